@@ -1,0 +1,149 @@
+"""What a method is to the training loop: parameters, updates, and static phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
+
+Params = dict[str, PyTree]  # one named sub-tree a network: model, teacher, masker …
+Batch = Mapping[str, Array]  # image u8[B,H,W,C], label, id, epoch: i32[B]
+Batches = Mapping[str, Batch]  # one batch a stream
+Metrics = dict[str, Float[Array, ""]]
+# (params, batches, root key, step, phase) -> (gradients of the owned sub-trees,
+# metrics with at least "loss")
+Gradient = Callable[
+    [Params, Batches, Key[Array, ""], Int[Array, ""], Hashable], tuple[Params, Metrics]
+]
+
+
+class Update(NamedTuple):
+    """Parameters that move together, and the gradient they follow.
+
+    Attributes:
+        owns: names of the sub-trees of params that this update moves.
+        gradient: see `Gradient`; ordinary descent is `descend(owns, loss)`.
+        optimizer: an optax transformation over the dict of owned sub-trees.
+        every: this update acts on steps divisible by it.
+    """
+
+    owns: tuple[str, ...]
+    gradient: Gradient
+    optimizer: optax.GradientTransformation
+    every: int = 1
+
+
+class Stage(NamedTuple):
+    """A boundary in training: at step `begin`, before that step, params change.
+
+    Optimizer states (and with them every schedule) start anew at the boundary.
+
+    Attributes:
+        begin: first step of the stage, at least 1.
+        enter: (params, key) -> params of the same structure; pure, so that a run
+            resumed exactly at the boundary does the same again.
+    """
+
+    begin: int
+    enter: Callable[[Params, Key[Array, ""]], Params]
+
+
+class Stream(NamedTuple):
+    """A stream of batches: a share of the training split, by example id.
+
+    Attributes:
+        low: first share of the split's fixed permutation that belongs to it, in [0, 1).
+        high: end of that share, in (0, 1].
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+
+class Picture(NamedTuple):
+    """What a method can show of a batch of B images.
+
+    Attributes:
+        hidden: 1 where a token was hidden.
+        prediction: predicted patches, in the model's target space.
+    """
+
+    hidden: Float[Array, "B N"]
+    prediction: Float[Array, "B N P"]
+
+
+class Run(NamedTuple):
+    """What a method may need to know of the run it is built for."""
+
+    steps_per_epoch: int
+    total_steps: int
+
+
+def _keep(params: Params, step: Int[Array, ""]) -> Params:
+    del step
+    return params
+
+
+def _one_phase(step: int) -> Hashable:
+    del step
+    return ()
+
+
+class Method(NamedTuple):
+    """A system, as the training loop sees it.
+
+    Attributes:
+        init: key -> params.
+        updates: applied in order within a step; each sees the parameters the ones
+            before it left.
+        features: name -> (params, images u8[B,H,W,C]) -> f32[B,D], what evaluation
+            reads; the first is the one that is exported and scored by default.
+        encoder: params -> the sub-tree that `export` writes.
+        flops: phase -> FLOPs of one training step for one image, or None if unknown.
+        picture: (params, batch, root key, step, phase) -> Picture, or None.
+        post_update: (params, step) -> params, after the updates: EMA teachers.
+        phase: step (host integer) -> static facts of that step, hashable: the mask
+            ratio's bucket, whether guidance is on. One compilation a distinct value.
+        stages: boundaries, in order.
+        streams: what batches `gradient` is given, by name.
+    """
+
+    init: Callable[[Key[Array, ""]], Params]
+    updates: tuple[Update, ...]
+    features: Mapping[str, Callable[[Params, UInt8[Array, "B H W C"]], Array]]
+    encoder: Callable[[Params], PyTree]
+    flops: Callable[[Hashable], float | None]
+    picture: Callable[..., Picture] | None = None
+    post_update: Callable[[Params, Int[Array, ""]], Params] = _keep
+    phase: Callable[[int], Hashable] = _one_phase
+    stages: tuple[Stage, ...] = ()
+    streams: Mapping[str, Stream] = {"train": Stream()}
+
+
+def descend(
+    owns: tuple[str, ...], loss: Callable[..., tuple[Any, Metrics]]
+) -> Gradient:
+    """Ordinary descent: the gradient of `loss` by the owned sub-trees alone.
+
+    Args:
+        owns: names of the sub-trees that move; all others are constants.
+        loss: (params, batches, key, step, phase) -> (scalar, metrics).
+
+    Returns:
+        A `Gradient`; "loss" is added to the metrics.
+    """
+
+    def gradient(params, batches, key, step, phase):
+        fixed = {name: params[name] for name in params if name not in owns}
+
+        def objective(own):
+            value, metrics = loss({**fixed, **own}, batches, key, step, phase)
+            return value, {"loss": value, **metrics}
+
+        own = {name: params[name] for name in owns}
+        return jax.grad(objective, has_aux=True)(own)
+
+    return gradient

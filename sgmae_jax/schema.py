@@ -1,0 +1,119 @@
+"""Every field of a config: its default, what it may be, and what it means.
+
+The fields below `method.` belong to the methods and stand in their files.
+"""
+
+from __future__ import annotations
+
+from sgmae_jax import rules
+from sgmae_jax.rules import Field
+
+FIELDS: dict[str, Field] = {
+    "task": Field(
+        "pretrain", rules.choice("pretrain", "evaluate", "export"), "what to do"
+    ),
+    "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),
+    "epochs": Field(None, rules.optional(rules.integer(1)), "length; or `steps`"),
+    "steps": Field(None, rules.optional(rules.integer(1)), "length; or `epochs`"),
+    "data.source": Field(
+        "synthetic", rules.optional(rules.source), "synthetic, folder, tfds:<name>"
+    ),
+    "data.path": Field("", rules.text, "folder or archive; TFDS data directory"),
+    "data.split": Field("train", rules.split, "what to train on"),
+    "data.image_size": Field(32, rules.size, "pixels; an integer or (height, width)"),
+    "data.channels": Field(3, rules.choice(1, 3, 4), "images are converted to these"),
+    "data.batch_size": Field(64, rules.integer(1), "global, before accumulation"),
+    "data.in_memory": Field(False, rules.boolean, "hold decoded images in memory"),
+    "data.threads": Field(
+        None, rules.optional(rules.integer(1)), "decoders; None: cores"
+    ),
+    "data.prefetch": Field(4, rules.integer(1), "batches made ahead"),
+    "data.max_bad_fraction": Field(
+        0.001, rules.number(0, 1), "stop when more of the images are bad"
+    ),
+    "data.crop_scale": Field(
+        (0.2, 1.0), rules.interval(0, 1, low_open=True), "area share of a random crop"
+    ),
+    "data.crop_ratio": Field(
+        (3 / 4, 4 / 3), rules.interval(0, 100, low_open=True), "aspect ratio of a crop"
+    ),
+    "data.flip": Field(True, rules.boolean, "flip half of the images left to right"),
+    "data.mean": Field(
+        (0.485, 0.456, 0.406), rules.per_channel(-10), "of pixels in [0, 1]"
+    ),
+    "data.std": Field(
+        (0.229, 0.224, 0.225), rules.per_channel(0, low_open=True), "of pixels"
+    ),
+    "model.preset": Field("", rules.text, "a named size, e.g. vit_b; empty: free"),
+    "model.patch_size": Field(4, rules.size, "pixels; an integer or (height, width)"),
+    "model.width": Field(None, rules.optional(rules.integer(4)), "None: the preset's"),
+    "model.depth": Field(None, rules.optional(rules.integer(1)), "None: the preset's"),
+    "model.heads": Field(None, rules.optional(rules.integer(1)), "None: the preset's"),
+    "model.mlp_ratio": Field(4.0, rules.number(0, low_open=True), "hidden / width"),
+    "model.decoder_width": Field(512, rules.integer(4), ""),
+    "model.decoder_depth": Field(8, rules.integer(1), ""),
+    "model.decoder_heads": Field(16, rules.integer(1), ""),
+    "model.positions": Field("sincos", rules.choice("sincos", "learned"), ""),
+    "model.dtype": Field("float32", rules.choice("float32", "bfloat16"), "of compute"),
+    "model.attention": Field("matmul", rules.choice("matmul", "xla", "cudnn"), ""),
+    "model.unroll": Field(1, rules.integer(1), "layers written out per scan step"),
+    "model.remat": Field("none", rules.choice("none", "dots", "full"), ""),
+    "mask.fn": Field(
+        "sgmae_jax.masking:random_mask", rules.dotted, "package.module:function"
+    ),
+    "mask.ratio": Field(
+        0.75, rules.number(0, 1, low_open=True, high_open=True), "share hidden"
+    ),
+    "mask.ratio_end": Field(
+        None,
+        rules.optional(rules.number(0, 1, low_open=True, high_open=True)),
+        "share hidden at the end of a linear schedule; None: constant",
+    ),
+    "mask.buckets": Field(5, rules.integer(2, 32), "ratios a schedule may take"),
+    "mask.options": Field({}, rules.mapping, "keyword arguments of mask.fn"),
+    "method.name": Field("mae", rules.name, "see sgmae_jax/methods"),
+    "optim.base_lr": Field(1.5e-4, rules.number(0, low_open=True), "for 256 images"),
+    "optim.min_lr": Field(0.0, rules.number(0), "where the cosine ends"),
+    "optim.warmup_epochs": Field(0.0, rules.number(0), "linear from zero"),
+    "optim.weight_decay": Field(0.05, rules.number(0), "not on biases and norms"),
+    "optim.b1": Field(0.9, rules.number(0, 1, high_open=True), "AdamW"),
+    "optim.b2": Field(0.95, rules.number(0, 1, high_open=True), "AdamW"),
+    "optim.eps": Field(1e-8, rules.number(0, low_open=True), "AdamW"),
+    "optim.clip_norm": Field(
+        None, rules.optional(rules.number(0, low_open=True)), "global norm; None: off"
+    ),
+    "optim.accumulate": Field(1, rules.integer(1), "micro-batches a step"),
+    "mesh.data": Field(
+        None, rules.optional(rules.integer(1)), "None: all that is left"
+    ),
+    "mesh.fsdp": Field(1, rules.integer(1), "devices that share one copy of the state"),
+    "checkpoint.every": Field(500, rules.integer(1), "steps"),
+    "checkpoint.keep": Field(3, rules.integer(2), "newest checkpoints kept"),
+    "checkpoint.max_failures": Field(3, rules.integer(1), "saves lost in a row"),
+    "checkpoint.allow_data_change": Field(
+        False, rules.boolean, "go on with another data set or batch size"
+    ),
+    "checkpoint.path": Field("", rules.text, "run to evaluate or export"),
+    "log.every": Field(20, rules.integer(1), "steps"),
+    "log.pictures": Field(0, rules.integer(0), "steps between pictures; 0: at the end"),
+    "log.tensorboard": Field(True, rules.boolean, "write TensorBoard events"),
+    "eval.every": Field(0, rules.integer(0), "steps between scores; 0: at the end"),
+    "eval.fit_split": Field("train", rules.split, "labelled images that may be used"),
+    "eval.split": Field("test", rules.split, "images that are scored"),
+    "eval.fit_limit": Field(10_000, rules.integer(2), "images at most"),
+    "eval.limit": Field(10_000, rules.integer(1), "images at most"),
+    "eval.batch_size": Field(256, rules.integer(1), ""),
+    "eval.pool": Field("mean", rules.choice("mean", "cls"), "feature of an image"),
+    "eval.crop": Field(0.875, rules.number(0, 1, low_open=True), "central share"),
+    "eval.neighbours": Field(20, rules.integer(1), "k of kNN"),
+    "eval.temperature": Field(0.07, rules.number(0, low_open=True), "of kNN weights"),
+    "eval.baselines": Field(
+        True, rules.boolean, "raw pixels and untrained encoder too"
+    ),
+    "guard.budget": Field(10, rules.integer(0), "non-finite steps in a window"),
+    "guard.window": Field(1000, rules.integer(1), "steps"),
+    "profile.start": Field(0, rules.integer(0), "first profiled step; 0: never"),
+    "profile.steps": Field(3, rules.integer(1), "steps profiled"),
+}
+# Their inside is the user's: any names are allowed there.
+OPEN_SECTIONS = ("mask.options",)

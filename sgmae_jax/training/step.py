@@ -1,0 +1,108 @@
+"""One training step: every update in turn, and a guard against non-finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sgmae_jax.methods.base import Batches, Gradient, Method, Metrics
+from sgmae_jax.training.state import TrainState
+
+
+def make_step(
+    method: Method, *, accumulate: int = 1
+) -> Callable[[TrainState, Batches, Hashable], tuple[TrainState, Metrics]]:
+    """Builds the function that training jits: (state, batches, phase) -> (state, metrics).
+
+    If a loss or a gradient is not finite, the step is void: parameters, moments and
+    whatever `post_update` averages stay as they were, and only the step counter and
+    the count of skipped steps move on.
+
+    Args:
+        method: what to train.
+        accumulate: micro-batches a step; gradients and metrics are their means.
+
+    Returns:
+        A pure function; `phase` must be static. Metrics hold, for each update, its
+        own metrics, "grad_norm" and "lr", and "skipped" (1 if the step was void).
+        Several updates have theirs prefixed with the names of what they own.
+    """
+
+    def step_fn(state: TrainState, batches: Batches, phase: Hashable):
+        key = jax.random.wrap_key_data(state.key)
+        params, opts, metrics = dict(state.params), [], {}
+        finite = jnp.bool_(True)
+        for update, opt in zip(method.updates, state.opt, strict=True):
+            act = _accumulated(update.gradient, accumulate)
+
+            def move(params, opt, act=act, update=update):
+                grads, own = act(params, batches, key, state.step, phase)
+                norm = optax.tree.norm(grads)
+                good = jnp.isfinite(own["loss"]) & jnp.isfinite(norm)
+                owned = {name: params[name] for name in update.owns}
+                change, opt = update.optimizer.update(grads, opt, owned)
+                params = {**params, **optax.apply_updates(owned, change)}
+                rate = optax.tree.get(opt, "learning_rate", jnp.nan)
+                return params, opt, {**own, "grad_norm": norm, "lr": rate}, good
+
+            params, opt, own, good = _every(update.every, move, state.step, params, opt)
+            prefix = "" if len(method.updates) == 1 else "+".join(update.owns) + "/"
+            metrics |= {prefix + name: value for name, value in own.items()}
+            opts.append(opt)
+            finite &= good
+        params = method.post_update(params, state.step + 1)
+        new_params, new_opt = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, tuple(opts)),
+            (state.params, state.opt),
+        )
+        void = (~finite).astype(jnp.int32)
+        state = TrainState(
+            state.step + 1, new_params, new_opt, state.key, state.skipped + void
+        )
+        return state, {**metrics, "skipped": void}
+
+    return step_fn
+
+
+def _every(every: int, move: Callable, step, params, opt):
+    """Runs `move` on steps divisible by `every`; else nothing moves."""
+    if every == 1:
+        return move(params, opt)
+    shapes = jax.eval_shape(move, params, opt)
+
+    def rest(params, opt):
+        metrics = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[2])
+        return params, opt, metrics, jnp.bool_(True)
+
+    return jax.lax.cond(step % every == 0, move, rest, params, opt)
+
+
+def _accumulated(gradient: Gradient, parts: int) -> Gradient:
+    """The mean of a gradient and its metrics over `parts` micro-batches."""
+    if parts == 1:
+        return gradient
+
+    def summed(params, batches, key, step, phase):
+        def split(leaf):  # strided: every device keeps a share of every part
+            folded = leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:])
+            return folded.swapaxes(0, 1)
+
+        def add(total, part):
+            return jax.tree.map(
+                jnp.add, total, gradient(params, part, key, step, phase)
+            )
+
+        micro = jax.tree.map(split, batches)
+        first = jax.tree.map(lambda leaf: leaf[0], micro)
+        shapes = jax.eval_shape(
+            lambda part: gradient(params, part, key, step, phase), first
+        )
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total, _ = jax.lax.scan(lambda c, part: (add(c, part), None), zeros, micro)
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    return summed
