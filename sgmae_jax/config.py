@@ -107,7 +107,7 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()):
     if method != config.method.name:
         config = _with_method(config, method)
     for key, value in parsed.items():
-        _assign(config, key, value)
+        assign(config, key, value)
     validate(config)
     return config
 
@@ -282,11 +282,16 @@ def _with_method(old: ml_collections.ConfigDict, method: str):
     new = default_config(method)
     for key, value in flatten(old).items():
         if not key.startswith("method."):
-            _assign(new, key, value)
+            assign(new, key, value)
     return new
 
 
-def _assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
+def assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
+    """Sets a dotted field.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
     *sections, last = key.split(".")
     node: Any = config
     for section in sections:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
+
+from sgmae_jax.methods.base import Stream
 
 METHODS = {
     "mae": "sgmae_jax.methods.mae",
@@ -13,3 +16,14 @@ METHODS = {
 def load(name: str) -> ModuleType:
     """The module of a method: its `FIELDS` and its `build(config, run)`."""
     return importlib.import_module(METHODS[name])
+
+
+def streams(config) -> Mapping[str, Stream]:
+    """The batches a step of the config's method is given, by name.
+
+    A method that needs more than one stream defines `streams(config)` in its file.
+    """
+    module = load(config.method.name)
+    if hasattr(module, "streams"):
+        return module.streams(config)
+    return {"train": Stream()}

@@ -104,11 +104,11 @@ class Method(NamedTuple):
         encoder: params -> the sub-tree that `export` writes.
         flops: phase -> FLOPs of one training step for one image, or None if unknown.
         picture: (params, batch, root key, step, phase) -> Picture, or None.
+        norm_pix: predictions are in units of each patch's own mean and deviation.
         post_update: (params, step) -> params, after the updates: EMA teachers.
         phase: step (host integer) -> static facts of that step, hashable: the mask
             ratio's bucket, whether guidance is on. One compilation a distinct value.
         stages: boundaries, in order.
-        streams: what batches `gradient` is given, by name.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -117,10 +117,10 @@ class Method(NamedTuple):
     encoder: Callable[[Params], PyTree]
     flops: Callable[[Hashable], float | None]
     picture: Callable[..., Picture] | None = None
+    norm_pix: bool = False
     post_update: Callable[[Params, Int[Array, ""]], Params] = _keep
     phase: Callable[[int], Hashable] = _one_phase
     stages: tuple[Stage, ...] = ()
-    streams: Mapping[str, Stream] = {"train": Stream()}
 
 
 def descend(

@@ -17,7 +17,6 @@ from sgmae_jax.methods.image import (
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
 from sgmae_jax.optimizer import make_adamw
 
-
 FIELDS = {
     "name": rules.Field("mae", rules.name, "this method"),
     "norm_pix": rules.Field(
@@ -61,5 +60,6 @@ def build(config, run: Run) -> Method:
         encoder=lambda params: params["model"]["encoder"],
         flops=lambda ratio: training_flops(model, ratio),
         picture=picture,
+        norm_pix=config.method.norm_pix,
         phase=masking.ratio_at,
     )

@@ -1,0 +1,1 @@
+"""Shipped configs; `--config NAME` finds them."""

@@ -1,0 +1,33 @@
+"""A small MAE on the embedded textures, for newcomers and for testing an install.
+
+    python -m sgmae_jax.main --config quickstart --workdir runs/quickstart
+
+Two CPU cores: under 3 minutes.
+"""
+
+from sgmae_jax.config import default_config
+
+
+def get_config():
+    config = default_config("mae")
+    config.epochs = 8
+    config.data.source = "synthetic"
+    config.data.image_size = 32
+    config.data.batch_size = 128
+    config.data.in_memory = True
+    config.model.patch_size = 4
+    config.model.width = 96
+    config.model.depth = 4
+    config.model.heads = 3
+    config.model.decoder_width = 64
+    config.model.decoder_depth = 1
+    config.model.decoder_heads = 2
+    config.optim.base_lr = 2e-3
+    config.optim.warmup_epochs = 1
+    config.checkpoint.every = 300
+    config.log.every = 50
+    config.log.pictures = 300
+    config.eval.crop = 1.0
+    config.eval.fit_limit = 4000
+    config.eval.limit = 2000
+    return config

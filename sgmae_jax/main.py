@@ -1,0 +1,87 @@
+"""`python -m sgmae_jax.main --config FILE[:arg] --workdir DIR [--config.x=y ...]`"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+_USAGE = """\
+python -m sgmae_jax.main --config FILE[:arg] [--workdir DIR] [--config.FIELD=VALUE ...]
+
+Trains, evaluates or exports masked autoencoders, as a config says.
+
+  --config FILE[:arg]      a Python file, or the name of a shipped config (quickstart)
+  --workdir DIR            run directory; default runs/<config>
+  --config.FIELD=VALUE     overrides any field, e.g. --config.data.batch_size=128
+  --help                   this text
+
+Exit codes: 0 done, or stopped by SIGTERM with everything saved; 2 the config, the
+data or the command line is wrong; 3 checkpoints are there but none can be used;
+4 too many steps were not finite; 5 checkpoints could not be written.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return code
+
+
+def _run(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(usage=_USAGE, add_help=False, allow_abbrev=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--config")
+    parser.add_argument("--workdir")
+    options, rest = parser.parse_known_args(words)
+    if options.help:
+        print(_USAGE, end="")
+        return 0
+    from sgmae_jax.config import ConfigError, find_config, load_config
+
+    if not options.config:
+        raise ConfigError("--config: must name a file or a shipped config; see --help")
+    config = load_config(options.config, _overrides(rest))
+    stem = find_config(options.config.partition(":")[0]).stem
+
+    from sgmae_jax.tasks import TASKS
+    from sgmae_jax.training.console import Console
+    from sgmae_jax.training.workdir import open_workdir
+
+    workdir, lock = open_workdir(options.workdir or f"runs/{stem}")
+    console = Console()
+    try:
+        TASKS[config.task](config, workdir, console)
+    finally:
+        console.close()
+        lock.close()
+    return 0
+
+
+def _overrides(words: list[str]) -> list[tuple[str, str]]:
+    """`--config.x=y` and `--config.x y` as pairs."""
+    from sgmae_jax.config import ConfigError
+
+    pairs, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--config."):
+            raise ConfigError(f"{word}: is no option; see --help")
+        field, given, value = word.removeprefix("--config.").partition("=")
+        if not given:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"{word}: must be followed by a value")
+            value = rest.pop(0)
+        pairs.append((field, value))
+    return pairs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What the program can be asked to do, by the config's `task`."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from sgmae_jax import __version__, methods
+from sgmae_jax.checkpointing import read_meta, restore_params
+from sgmae_jax.config import ConfigError, assign, default_config, validate
+from sgmae_jax.methods.base import Method, Run
+from sgmae_jax.training.console import Console
+from sgmae_jax.training.loop import pretrain
+from sgmae_jax.training.mesh import make_mesh
+from sgmae_jax.training.scores import Scorer, score_table
+from sgmae_jax.training.workdir import write_json
+from sgmae_jax.weights.export import export_encoder
+
+
+def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
+    """Prints kNN and probe accuracy of a checkpoint, known by its directory alone."""
+    step, config, method, params, _ = _restore(config, workdir)
+    console.say(f"{config.method.name}, checkpoint of step {step}")
+    scorer = Scorer(config, method, make_mesh(config.mesh), console)
+    untrained = jax.jit(method.init)(_init_key(config))
+    scores = scorer.final(params, untrained)
+    for line in score_table(scores):
+        console.say(line)
+    path = workdir / "evaluation.json"
+    write_json(path, {"step": step, "split": config.eval.split, "scores": scores})
+
+
+def export(config, workdir: pathlib.Path, console: Console) -> None:
+    """Writes the encoder of a checkpoint as safetensors with a JSON card."""
+    step, config, method, params, meta = _restore(config, workdir)
+    card = {
+        "sgmae_jax": __version__,
+        "method": config.method.name,
+        "step": step,
+        "data": meta["data"],
+        "config": meta["config"],
+    }
+    folder = workdir / "export"
+    export_encoder(jax.device_get(method.encoder(params)), card, folder)
+    console.say(f"encoder of step {step}: {folder}")
+
+
+TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "export": export,
+}
+
+
+def _restore(
+    config, workdir: pathlib.Path
+) -> tuple[int, Any, Method, Any, dict[str, Any]]:
+    """The newest sound checkpoint: step, its config with this one's wishes, params."""
+    run_directory = pathlib.Path(config.checkpoint.path or workdir)
+    folder = run_directory / "checkpoints"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"config.checkpoint.path = {str(run_directory)!r}: must be a run "
+            "directory, one that holds checkpoints/"
+        )
+    step, meta = read_meta(folder)
+    merged = _merge(meta["config"], config)
+    steps = max(step, 1)
+    method = methods.load(merged.method.name).build(merged, Run(steps, steps))
+    shapes = jax.eval_shape(method.init, _init_key(merged))
+    return step, merged, method, restore_params(folder, shapes), meta
+
+
+def _merge(trained: dict[str, Any], wished):
+    """The checkpoint's config, with the data source and evaluation asked for."""
+    merged = default_config(trained["method.name"])
+    for name, value in trained.items():
+        assign(merged, name, value)
+    merged.task = wished.task
+    merged.eval = wished.eval
+    merged.mesh = wished.mesh
+    if wished.data.source is not None:
+        merged.data.source = wished.data.source
+    if wished.data.source is not None or wished.data.path:
+        merged.data.path = wished.data.path
+    merged.data.in_memory = wished.data.in_memory
+    validate(merged)
+    return merged
+
+
+def _init_key(config) -> jax.Array:
+    """The key that `init_state` gives to `method.init`."""
+    return jax.random.fold_in(jax.random.key(config.seed), 0)

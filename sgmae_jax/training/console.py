@@ -1,0 +1,72 @@
+"""What a person sees: one live line in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+
+class Console:
+    """Prints notes that stay and a progress line that is overwritten in a terminal."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
+        self._open_line = False
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._end_progress()
+        print(line, file=self._stream, flush=True)
+
+    def progress(self, line: str) -> None:
+        """The current state; replaces the last one in a terminal."""
+        if not self._live:
+            print(line, file=self._stream, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:<{width}}", end="", file=self._stream, flush=True)
+        self._open_line = True
+
+    def close(self) -> None:
+        """Leaves the cursor on a fresh line."""
+        self._end_progress()
+
+    def _end_progress(self) -> None:
+        if self._open_line:
+            print(file=self._stream, flush=True)
+            self._open_line = False
+
+
+class Stopwatch:
+    """Throughput and time to go, over the steps since this process started."""
+
+    def __init__(self, *, start_step: int, total_steps: int, batch_size: int):
+        self._total = total_steps
+        self._batch = batch_size
+        self._last = (start_step, time.perf_counter())
+        self._rates: list[float] = []
+
+    def lap(self, step: int) -> tuple[float, float]:
+        """(images a second since the last lap, seconds to the end of the run)."""
+        now = time.perf_counter()
+        last_step, last_time = self._last
+        self._last = (step, now)
+        rate = (step - last_step) / max(now - last_time, 1e-9)
+        # The first lap holds the compilation; it says nothing about the rest.
+        self._rates = [*self._rates[-9:], rate]
+        steady = self._rates[1:] or self._rates
+        return rate * self._batch, (self._total - step) * len(steady) / sum(steady)
+
+    def pause(self) -> None:
+        """What happened since the last lap (scores, pictures) is not training time."""
+        self._last = (self._last[0], time.perf_counter())
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,52 @@
+"""Host side of the non-finite guard: the budget, and what to keep when it is spent."""
+
+from __future__ import annotations
+
+import collections
+import json
+import pathlib
+from typing import Any
+
+
+class NonFiniteError(RuntimeError):
+    """More steps than allowed had a loss or gradient that is not finite."""
+
+    exit_code = 4
+
+
+class SkipBudget:
+    """Counts void steps in a sliding window of steps.
+
+    Args:
+        budget: void steps allowed in any window.
+        window: its length in steps.
+        folder: where `nan_capture/` is written.
+    """
+
+    def __init__(self, *, budget: int, window: int, folder: pathlib.Path):
+        self._budget, self._window = budget, window
+        self._folder = folder / "nan_capture"
+        self._void: collections.deque[int] = collections.deque()
+
+    def void(self, step: int, details: dict[str, Any]) -> None:
+        """Records a void step; the batch is captured by its example ids.
+
+        Args:
+            step: the step that was void.
+            details: what is needed to replay it: seed, ids, epochs, metrics.
+
+        Raises:
+            NonFiniteError: the budget of the window is spent.
+        """
+        self._void.append(step)
+        while self._void[0] <= step - self._window:
+            self._void.popleft()
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"step_{step}.json"
+        path.write_text(json.dumps({"step": step, **details}, indent=1))
+        if len(self._void) > self._budget:
+            raise NonFiniteError(
+                f"{len(self._void)} of the last {self._window} steps had a loss or "
+                f"gradient that is not finite (guard.budget = {self._budget}); the "
+                f"last, step {step}, is described in nan_capture/{path.name}"
+            )

@@ -1,0 +1,262 @@
+"""Pre-training: one loop, read from top to bottom, for every method."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import signal
+from typing import Any
+
+import jax
+import numpy as np
+
+from sgmae_jax import __version__, methods
+from sgmae_jax.analysis.pictures import save_png
+from sgmae_jax.analysis.report import write_report
+from sgmae_jax.checkpointing import Checkpointer
+from sgmae_jax.config import grid_of, pair
+from sgmae_jax.data import share
+from sgmae_jax.masking import check_mask_fn, load_mask_fn
+from sgmae_jax.methods.base import Run
+from sgmae_jax.training.console import Console
+from sgmae_jax.training.guard import SkipBudget
+from sgmae_jax.training.inputs import make_loader, open_config_source
+from sgmae_jax.training.mesh import check_batch, make_mesh, put_batch, state_shardings
+from sgmae_jax.training.progress import Progress
+from sgmae_jax.training.scores import Scorer, score_table
+from sgmae_jax.training.show import draw
+from sgmae_jax.training.state import TrainState, enter_stage, init_state
+from sgmae_jax.training.step import make_step
+from sgmae_jax.training.workdir import public_config, write_json
+from sgmae_jax.training.writers import MetricWriter
+
+SCHEMA_VERSION = 1
+_AHEAD = 2  # steps dispatched before the host waits for the device
+
+
+def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
+    """Trains as the config says, resuming whatever the run directory holds.
+
+    Args:
+        config: validated.
+        workdir: an open run directory.
+        console: where progress is shown.
+
+    Raises:
+        ConfigError, DataError, RestoreRefused: exit code 2.
+        NoUsableCheckpoint: exit code 3.
+        NonFiniteError: exit code 4.
+        SaveFailed: exit code 5.
+    """
+    # ---- devices, data, method ---------------------------------------------------
+    mesh = make_mesh(config.mesh)
+    check_batch(config.data.batch_size, config.optim.accumulate, mesh)
+    source = open_config_source(config, config.data.split)
+    streams = methods.streams(config)
+    loaders = {
+        name: make_loader(config, share(source, stream.low, stream.high), name)
+        for name, stream in streams.items()
+    }
+    steps_per_epoch = loaders["train"].steps_per_epoch
+    total_steps = config.steps or config.epochs * steps_per_epoch
+    run = Run(steps_per_epoch, total_steps)
+    check_mask_fn(
+        load_mask_fn(config.mask.fn),
+        grid=grid_of(config),
+        ratio=config.mask.ratio,
+        options=config.mask.options.to_dict(),
+        image_shape=(*pair(config.data.image_size), config.data.channels),
+    )
+    method = methods.load(config.method.name).build(config, run)
+
+    # ---- state: from the newest sound checkpoint, or new ---------------------------
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(functools.partial(init_state, method), key)
+    shardings = state_shardings(shapes, mesh)
+    make_state = jax.jit(functools.partial(init_state, method), out_shardings=shardings)
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        shardings,
+    )
+    write_json(workdir / "config.json", public_config(config))
+    checkpointer = Checkpointer(
+        workdir / "checkpoints",
+        keep=config.checkpoint.keep,
+        max_failures=config.checkpoint.max_failures,
+        log=console.say,
+    )
+    data = {"batch_size": config.data.batch_size, "fingerprint": source.fingerprint()}
+    restored = checkpointer.restore(
+        target._asdict(), accept=functools.partial(_accept, config, data)
+    )
+    examples = 0  # place in the order of examples
+    if restored is None:
+        state = make_state(key)
+    else:
+        _, tree, meta = restored
+        state, examples = TrainState(**tree), meta["examples"]
+        _say_changes(console, meta["config"], public_config(config))
+    start = int(state.step)
+    _say_header(console, config, source, mesh, method, shapes, run, start)
+
+    # ---- everything a step needs ---------------------------------------------------
+    step_fn = jax.jit(
+        make_step(method, accumulate=config.optim.accumulate),
+        static_argnums=2,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+    )
+    enter = jax.jit(
+        lambda state, index: enter_stage(method, method.stages[index], state),
+        static_argnums=1,
+        out_shardings=shardings,
+    )
+    boundaries = {stage.begin: i for i, stage in enumerate(method.stages)}
+    draw_fn = method.picture and jax.jit(method.picture, static_argnums=4)
+    scorer = Scorer(config, method, mesh, console)
+    first = examples // config.data.batch_size  # differs from `start` if sizes changed
+    iterators = {name: loader.iterate(first) for name, loader in loaders.items()}
+    writer = MetricWriter(workdir, start_step=start, tensorboard=config.log.tensorboard)
+    budget = SkipBudget(
+        budget=config.guard.budget, window=config.guard.window, folder=workdir
+    )
+    progress = Progress(config, run, method, mesh, loaders, writer, console, budget)
+    progress.begin(start)
+    stop = _StopSignal()
+
+    def save(step: int) -> None:
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "examples": (first + step - start) * config.data.batch_size,
+            "data": data,
+            "config": public_config(config),
+        }
+        checkpointer.save(step, state._asdict(), meta)
+
+    def show(step: int, batch, phase) -> None:
+        if draw_fn is None:
+            return
+        pixels = draw(
+            config, method, draw_fn(state.params, batch, key, step, phase), batch
+        )
+        folder = workdir / "pictures"
+        folder.mkdir(exist_ok=True)
+        save_png(folder / f"reconstruction_{step:08d}.png", pixels)
+        writer.picture(step, "reconstruction", pixels)
+
+    # ---- the loop ------------------------------------------------------------------
+    with stop, checkpointer, mesh:
+        try:
+            for step in range(start, total_steps):
+                if step in boundaries:
+                    state = enter(state, boundaries[step])
+                rows = {name: next(it)[1] for name, it in iterators.items()}
+                batches = {name: put_batch(part, mesh) for name, part in rows.items()}
+                phase = method.phase(step)
+                progress.profile(step)
+                state, metrics = step_fn(state, batches, phase)
+                done = step + 1
+                progress.add(done, metrics, rows, ahead=_AHEAD)
+                last = done == total_steps or stop.requested
+                saving = last or done % config.checkpoint.every == 0
+                if saving or done % config.log.every == 0:
+                    progress.flush(done, phase)
+                if saving:
+                    save(done)
+                if _due(done, config.log.pictures) or done == total_steps:
+                    show(done, batches["train"], phase)
+                    progress.pause()
+                if _due(done, config.eval.every) and done != total_steps:
+                    writer.write(done, scorer.online(state.params))
+                    progress.pause()
+                if stop.requested:
+                    break
+        finally:
+            for iterator in iterators.values():
+                iterator.close()
+    step = int(state.step)
+    if step < total_steps:
+        console.say(f"stopped by a signal; step {step} is saved, run again to go on")
+        writer.close()
+        return
+
+    # ---- scores and report ---------------------------------------------------------
+    scores = scorer.final(state.params, make_state(key).params)
+    for line in score_table(scores):
+        console.say(line)
+    if scores:
+        writer.write(step, scorer.as_metrics(scores))
+        write_json(workdir / "scores.json", scores)
+    writer.close()
+    console.say(f"report: {write_report(workdir)}")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _accept(config, data: dict[str, Any], meta: dict[str, Any]) -> str | None:
+    """Why a sound checkpoint must not be used with this config, or None."""
+    if meta.get("schema_version") != SCHEMA_VERSION:
+        return f"schema version {meta.get('schema_version')}, not {SCHEMA_VERSION}"
+    if meta["config"]["method.name"] != config.method.name:
+        return f"method {meta['config']['method.name']}, not {config.method.name}"
+    if meta["data"] != data and not config.checkpoint.allow_data_change:
+        changed = [name for name in data if meta["data"].get(name) != data[name]]
+        return (
+            f"its data differ ({', '.join(changed)}); "
+            "set checkpoint.allow_data_change to go on with the new data"
+        )
+    return None
+
+
+def _say_changes(console: Console, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            console.say(
+                f"changed since the checkpoint: config.{name} "
+                f"{old.get(name)!r} -> {new.get(name)!r}"
+            )
+
+
+def _say_header(console, config, source, mesh, method, shapes, run, start) -> None:
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params))
+    flops = method.flops(method.phase(start))
+    grid = grid_of(config)
+    console.say(
+        f"sgmae_jax {__version__} · {config.method.name} · {count / 1e6:.2f} M "
+        f"parameters · grid {grid[0]}x{grid[1]}"
+        + (f" · {flops / 1e9:.3g} GFLOP an image" if flops else "")
+    )
+    device = mesh.devices.flat[0]
+    console.say(
+        f"{source.name}: {len(source)} images, {run.steps_per_epoch} steps an epoch, "
+        f"{run.total_steps} steps · {mesh.size} x {device.device_kind}"
+    )
+    if start:
+        console.say(f"resuming at step {start}")
+
+
+class _StopSignal:
+    """Turns SIGTERM and the first Ctrl-C into a wish to stop after this step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignal:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        del frame
+        self.requested = True
+        signal.signal(number, self._previous[number])  # a second one ends at once

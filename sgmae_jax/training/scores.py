@@ -1,0 +1,140 @@
+"""Scores of frozen features during and after training, beside honest baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sgmae_jax.config import pair
+from sgmae_jax.data import Source
+from sgmae_jax.evaluation import extract_features, knn_accuracy, ridge_probe
+from sgmae_jax.methods.base import Method, Params
+from sgmae_jax.training.console import Console
+from sgmae_jax.training.inputs import open_config_source
+from sgmae_jax.training.mesh import put_batch
+
+Scores = dict[str, dict[str, float]]
+
+
+class Scorer:
+    """kNN and closed-form probe of a method's features on the config's splits.
+
+    Args:
+        config: of the run; its `data` and `eval` sections are read.
+        method: whose features are scored.
+        mesh: where they are computed.
+        console: told why there are no scores when there are none.
+    """
+
+    def __init__(self, config, method: Method, mesh: Mesh, console: Console):
+        self._config, self._mesh = config, mesh
+        self._features = {
+            name: jax.jit(function) for name, function in method.features.items()
+        }
+        self._sources: tuple[Source, Source] | None = None
+        self._console = console
+
+    def online(self, params: Params) -> dict[str, float]:
+        """Scores for the log: eval/knn and eval/probe of every feature."""
+        return self.as_metrics(
+            {name: self._score(name, params) for name in self._features}
+            if self._labelled()
+            else {}
+        )
+
+    def final(self, params: Params, untrained: Params) -> Scores:
+        """Scores of the trained features and, if configured, of the baselines."""
+        if not self._labelled():
+            return {}
+        scores: Scores = {}
+        if self._config.eval.baselines:
+            scores["raw pixels"] = self._compare(_raw_pixels)
+            for name in self._features:
+                scores[f"untrained {name}"] = self._score(name, untrained)
+        for name in self._features:
+            scores[f"trained {name}"] = self._score(name, params)
+        return scores
+
+    def as_metrics(self, scores: Scores) -> dict[str, float]:
+        """Flat names for the log; the first feature has the plain ones."""
+        flat: dict[str, float] = {}
+        for index, name in enumerate(self._features):
+            found = scores.get(f"trained {name}", scores.get(name, {}))
+            suffix = f"/{name}" if index else ""
+            flat |= {f"eval/{kind}{suffix}": found[kind] for kind in found}
+        if flat:
+            self._console.say(
+                "scores: " + ", ".join(f"{k} {v:.2%}" for k, v in flat.items())
+            )
+        return flat
+
+    def _score(self, name: str, params: Params) -> dict[str, float]:
+        function, mesh = self._features[name], self._mesh
+
+        def encode(images: np.ndarray) -> np.ndarray:
+            fits = len(images) % mesh.size == 0 and jax.process_count() == 1
+            given = put_batch({"image": images}, mesh)["image"] if fits else images
+            return np.asarray(function(params, given))
+
+        return self._compare(encode)
+
+    def _compare(self, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        part = self._config.eval
+        limits = (part.fit_limit, part.limit)
+        sets = []
+        for source, limit in zip(self._open(), limits, strict=True):
+            found = extract_features(
+                encode,
+                source,
+                image_size=pair(self._config.data.image_size),
+                crop=part.crop,
+                batch_size=part.batch_size,
+                limit=limit,
+            )
+            sets += [found.features, found.labels]
+        classes = len(self._open()[0].classes)
+        return {
+            "knn": knn_accuracy(
+                *sets,
+                k=part.neighbours,
+                temperature=part.temperature,
+                num_classes=classes,
+            ),
+            "probe": ridge_probe(
+                *sets, num_classes=classes, seed=self._config.seed
+            ).accuracy,
+        }
+
+    def _labelled(self) -> bool:
+        """Whether there is anything to score; says so once if there is not."""
+        if len(self._open()[0].classes) > 1:
+            return True
+        self._console.say("no scores: the data set has no classes to tell apart")
+        return False
+
+    def _open(self) -> tuple[Source, Source]:
+        if self._sources is None:
+            part = self._config.eval
+            fit = open_config_source(self._config, part.fit_split)
+            test = open_config_source(self._config, part.split)
+            self._sources = (fit, test)
+        return self._sources
+
+
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Lines of a plain table; empty when there are no scores."""
+    if not scores:
+        return []
+    width = max(map(len, scores))
+    lines = [f"{'':{width}}   {'kNN':>7}   {'probe':>7}"]
+    return lines + [
+        f"{name:{width}}   {row['knn']:7.2%}   {row['probe']:7.2%}"
+        for name, row in scores.items()
+    ]
+
+
+def _raw_pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255

@@ -1,0 +1,61 @@
+"""The run directory: made, locked against a second run, and described."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pathlib
+import socket
+from typing import Any, TextIO
+
+import ml_collections
+
+from sgmae_jax.config import ConfigError, flatten
+
+
+def open_workdir(path: str | pathlib.Path) -> tuple[pathlib.Path, TextIO]:
+    """Makes the directory and takes its lock, which ends with this process.
+
+    Returns:
+        The directory, and the open lock file; keep it until the run is over.
+
+    Raises:
+        ConfigError: it cannot be written, or another run is at work in it.
+    """
+    folder = pathlib.Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o770)
+        lock = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir {path}: cannot be written ({error.strerror})"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        raise ConfigError(f"--workdir {path}: in use by {holder}") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    return folder, lock
+
+
+def public_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The resolved config as flat JSON, without directories of this machine.
+
+    `data.path` keeps its last part only: a run directory may be handed on.
+    """
+    values = json.loads(json.dumps(flatten(config)))
+    values["data.path"] = pathlib.PurePath(values["data.path"]).name
+    values["checkpoint.path"] = pathlib.PurePath(values["checkpoint.path"]).name
+    return values
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new, never a half."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
