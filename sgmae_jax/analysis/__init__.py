@@ -1,1 +1,1 @@
-
+"""What a run looked like: arithmetic, pictures and the report."""
