@@ -15,7 +15,7 @@ from sgmae_jax.training.state import TrainState
 def make_step(
     method: Method, *, accumulate: int = 1
 ) -> Callable[[TrainState, Batches, Hashable], tuple[TrainState, Metrics]]:
-    """Builds the function that training jits: (state, batches, phase) -> (state, metrics).
+    """Builds what training jits: (state, batches, phase) -> (state, metrics).
 
     If a loss or a gradient is not finite, the step is void: parameters, moments and
     whatever `post_update` averages stay as they were, and only the step counter and
