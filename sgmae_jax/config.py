@@ -171,14 +171,15 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
 
     from sgmae_jax.models.presets import PRESETS
 
-    training = config.task == "pretrain"
+    if config.task != "pretrain":
+        return  # model, method and mask come from the checkpoint
     need(
-        (config.steps is None) != (config.epochs is None) or not training,
+        (config.steps is None) != (config.epochs is None),
         f"config.steps = {config.steps}, config.epochs = {config.epochs}: "
         "set exactly one of the two",
     )
     need(
-        config.data.source is not None or not training,
+        config.data.source is not None,
         "config.data.source = None: must be named to train",
     )
     preset = config.model.preset

@@ -30,3 +30,5 @@ class NoUsableCheckpoint(CheckpointError):
 
 class SaveFailed(CheckpointError):
     """Several saves in a row have failed."""
+
+    exit_code = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 from sgmae_jax import __version__, methods
 from sgmae_jax.analysis.pictures import save_png
 from sgmae_jax.analysis.report import write_report
-from sgmae_jax.checkpointing import Checkpointer
+from sgmae_jax.checkpointing import Checkpointer, SaveFailed
 from sgmae_jax.config import grid_of, pair
 from sgmae_jax.data import share
 from sgmae_jax.masking import check_mask_fn, load_mask_fn
@@ -148,7 +149,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         writer.picture(step, "reconstruction", pixels)
 
     # ---- the loop ------------------------------------------------------------------
-    with stop, checkpointer, mesh:
+    with stop, contextlib.closing(checkpointer):
         try:
             for step in range(start, total_steps):
                 if step in boundaries:
@@ -174,6 +175,8 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                     progress.pause()
                 if stop.requested:
                     break
+            if not checkpointer.wait():
+                raise SaveFailed("the last checkpoint could not be saved")
         finally:
             for iterator in iterators.values():
                 iterator.close()

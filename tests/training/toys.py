@@ -23,7 +23,8 @@ def toy(*updates, init=None, **fields):
     start = init or {update.owns[0]: 0.0 for update in updates}
     return Method(
         init=lambda key: {
-            name: {"kernel": jnp.full((3,), value)} for name, value in start.items()
+            name: {"kernel": jnp.full((3,), value, jnp.float32)}
+            for name, value in start.items()
         },
         updates=updates,
         features={},

@@ -1,0 +1,92 @@
+"""Kills and signals at random moments: the stitched run equals an unbroken one."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+
+from tests import tiny
+
+STEPS = 40
+
+
+def whole(tmp_path):
+    code, output = tiny.run(tmp_path / "whole", steps=STEPS, eval__limit=1)
+    assert code == 0, output
+    return tiny.losses(tmp_path / "whole")
+
+
+def interrupted(workdir, number, rng, sig):
+    """Runs to the end under `number` signals; returns how often it was hit."""
+    hits = 0
+    for _ in range(10 * number):
+        child = tiny.start(workdir, steps=STEPS, eval__limit=1)
+        if hits < number:
+            seen = (
+                len(tiny.losses(workdir)) if (workdir / "metrics.jsonl").exists() else 0
+            )
+            goal = min(seen + rng.randint(1, max(2 * STEPS // number, 2)), STEPS - 1)
+            while child.poll() is None and _steps(workdir) < goal:
+                time.sleep(0.005)
+            time.sleep(rng.random() * 0.05)
+            if child.poll() is None:
+                child.send_signal(sig)
+                hits += 1
+        output, _ = child.communicate(timeout=300)
+        if child.returncode == 0 and _steps(workdir) == STEPS:
+            return hits
+        expected = -signal.SIGKILL if sig == signal.SIGKILL else 0
+        assert child.returncode == expected, output
+    raise AssertionError("the run never ended")
+
+
+def _steps(workdir):
+    try:
+        text = (workdir / "metrics.jsonl").read_text()
+    except FileNotFoundError:
+        return 0
+    lines = text.splitlines()
+    while lines:
+        try:
+            return json.loads(lines.pop())["step"]
+        except ValueError:
+            continue
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("number", "seed"), [(3, 0), pytest.param(20, 1, marks=pytest.mark.slow)]
+)
+def test_kill_nine_changes_no_loss(number, seed, tmp_path):
+    expected = whole(tmp_path)
+    hits = interrupted(tmp_path / "torn", number, random.Random(seed), signal.SIGKILL)
+    assert hits == number
+    assert tiny.losses(tmp_path / "torn") == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "seed"), [(2, 0), pytest.param(20, 1, marks=pytest.mark.slow)]
+)
+def test_sigterm_saves_and_exits_zero(number, seed, tmp_path):
+    expected = whole(tmp_path)
+    hits = interrupted(tmp_path / "torn", number, random.Random(seed), signal.SIGTERM)
+    assert hits == number
+    assert tiny.losses(tmp_path / "torn") == expected
+
+
+def test_a_flipped_byte_falls_back_and_the_curve_is_the_same(tmp_path):
+    expected = whole(tmp_path)
+    folder = tmp_path / "whole" / "checkpoints" / str(STEPS)
+    data = max(
+        (f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+    code, output = tiny.run(tmp_path / "whole", steps=STEPS, eval__limit=1)
+    assert code == 0, output
+    assert f"checkpoint {STEPS}" in output and "kept aside" in output
+    assert f"resuming at step {STEPS - 2}" in output
+    assert tiny.losses(tmp_path / "whole") == expected

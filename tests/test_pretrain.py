@@ -1,0 +1,161 @@
+"""Whole tiny runs: what they leave behind, resume, refuse, and report."""
+
+import json
+import pathlib
+import stat
+
+import numpy as np
+import pytest
+
+from sgmae_jax.config import load_config
+from sgmae_jax.main import main
+from tests.tiny import arguments, losses
+
+SHIPPED = sorted(
+    file.stem
+    for file in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
+    if file.stem != "__init__"
+    and load_config(file.stem, [("data.path", "x")]).task == "pretrain"
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    assert main(arguments(workdir, log__pictures=4, log__tensorboard=True)) == 0
+    return workdir
+
+
+def test_a_run_directory_holds_everything(finished):
+    for name in ("config.json", "metrics.jsonl", "scores.json", "report.html"):
+        assert (finished / name).is_file(), name
+    pictures = sorted(file.name for file in (finished / "pictures").iterdir())
+    assert pictures == [f"reconstruction_{step:08d}.png" for step in (4, 8)]
+    steps = {folder.name for folder in (finished / "checkpoints").iterdir()}
+    assert steps == {"4", "6", "8"}
+    assert list((finished / "tensorboard").iterdir())
+    assert sorted(losses(finished)) == list(range(1, 9))
+
+
+def test_the_report_is_self_contained(finished):
+    text = (finished / "report.html").read_text()
+    assert "<img" in text and 'src="data:image/png;base64,' in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert str(finished.parent) not in text
+
+
+def test_the_run_directory_is_not_world_readable(finished):
+    assert not stat.S_IMODE(finished.stat().st_mode) & 0o007
+
+
+def test_a_finished_run_is_left_as_it_is(finished, capsys):
+    before = losses(finished)
+    assert main(arguments(finished)) == 0
+    assert losses(finished) == before
+    assert "resuming at step 8" in capsys.readouterr().out
+
+
+def test_stopping_and_going_on_is_bit_equal(tmp_path):
+    assert main(arguments(tmp_path / "whole")) == 0
+    # The schedule's length comes from `steps`: stop by a kill in tests/fault; here
+    # by dropping the newest checkpoints of a finished run.
+    assert main(arguments(tmp_path / "again")) == 0
+    import shutil
+
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / "again" / "checkpoints" / str(step))
+    assert main(arguments(tmp_path / "again")) == 0
+    assert losses(tmp_path / "again") == losses(tmp_path / "whole")
+
+
+def test_another_batch_size_is_refused_unless_allowed(finished, capsys):
+    changes = {"data__batch_size": 8, "steps": 9}
+    assert main(arguments(finished, **changes)) == 2
+    error = capsys.readouterr().err
+    assert "batch_size" in error and "allow_data_change" in error
+    assert error.count("\n") == 1
+
+
+def test_another_model_is_refused_and_the_leaves_are_named(finished, capsys):
+    assert main(arguments(finished, model__width=48)) == 2
+    error = capsys.readouterr().err
+    assert "params/model/encoder" in error and error.count("\n") == 1
+
+
+def test_no_usable_checkpoint_is_exit_code_3(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    assert main(arguments(workdir, steps=2)) == 0
+    for file in (workdir / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    assert main(arguments(workdir, steps=2)) == 3
+    assert "error: " in capsys.readouterr().err
+    assert not (workdir / "checkpoints" / "2").exists()
+
+
+def test_evaluate_and_export_know_a_run_by_its_directory(finished, tmp_path, capsys):
+    words = ["--config", "evaluate", "--workdir", str(tmp_path / "scores")]
+    limits = ["--config.eval.fit_limit=40", "--config.eval.limit=20"]
+    code = main([*words, f"--config.checkpoint.path={finished}", *limits])
+    output = capsys.readouterr().out
+    assert code == 0
+    assert "trained encoder" in output and "raw pixels" in output
+    scores = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+    assert scores["step"] == 8
+
+    words = ["--config", "export", "--workdir", str(tmp_path / "out")]
+    assert main([*words, f"--config.checkpoint.path={finished}"]) == 0
+    from safetensors.numpy import load_file
+
+    tensors = load_file(tmp_path / "out" / "export" / "encoder.safetensors")
+    assert any(value.size for value in tensors.values())
+    card = json.loads((tmp_path / "out" / "export" / "card.json").read_text())
+    assert card["method"] == "mae" and card["step"] == 8
+
+
+def test_evaluating_nothing_is_one_line(tmp_path, capsys):
+    words = ["--config", "evaluate", "--workdir", str(tmp_path / "scores")]
+    assert main([*words, f"--config.checkpoint.path={tmp_path / 'none'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_mask_function_is_checked_before_training(tmp_path, capsys, monkeypatch):
+    (tmp_path / "my_masks.py").write_text(
+        "from sgmae_jax.masking import random_mask\n"
+        "def wrong(keys, context, *, ratio):\n"
+        "    return random_mask(keys, context, ratio=ratio / 2)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(arguments(tmp_path / "run", mask__fn="my_masks:wrong")) == 2
+    error = capsys.readouterr().err
+    assert "my_masks:wrong" in error and error.count("\n") == 1
+
+
+def test_a_moving_ratio_trains_one_program_a_bucket(tmp_path):
+    changes = {"mask__ratio": 0.5, "mask__ratio_end": 0.75, "mask__buckets": 3}
+    assert main(arguments(tmp_path / "run", **changes)) == 0
+    assert all(np.isfinite(list(losses(tmp_path / "run").values())))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_takes_a_step(name, tmp_path):
+    config = load_config(name, [("data.path", "x")])
+    words = ["--config", name, "--workdir", str(tmp_path / "run")]
+    small = {
+        "epochs": None,
+        "steps": 1,
+        "data.source": "synthetic",
+        "data.in_memory": False,
+        "data.batch_size": 8 * config.optim.accumulate,
+        "model.depth": 1,
+        "model.decoder_depth": 1,
+        "optim.warmup_epochs": 0,
+        "optim.min_lr": 0,
+        "eval.fit_limit": 40,
+        "eval.limit": 20,
+        "eval.baselines": False,
+        "log.tensorboard": False,
+    }
+    words += [f"--config.{field}={value}" for field, value in small.items()]
+    assert main(words) == 0
+    assert np.isfinite(losses(tmp_path / "run")[1])
