@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from sgmae_jax.checkpointing.errors import (
     SaveFailed,
 )
 from sgmae_jax.checkpointing.fingerprint import as_text, fingerprints
+from sgmae_jax.checkpointing.quiet import mute_orbax
 from sgmae_jax.checkpointing.reading import (
     REPLACED,
     array_entries,
@@ -40,7 +40,6 @@ from sgmae_jax.checkpointing.reading import (
     step_folders,
 )
 
-_ORBAX = os.path.join("orbax", "checkpoint")
 _NONE_THERE, _NONE_USABLE, _REFUSED = -1, -2, -3
 
 
@@ -78,9 +77,7 @@ class Checkpointer:
         self._pending: int | None = None
         self._arrays: Any = None
         self._words: dict[str, jax.Array] = {}
-        # Orbax reports a failed background write with a page of traceback; the
-        # same error comes back to us and becomes one line.
-        logging.getLogger("absl").addFilter(_is_news)
+        mute_orbax()
         if _leads() and not self.directory.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             if is_local(self.directory):
@@ -329,12 +326,8 @@ def _reason(error: BaseException) -> str:
     while chain is not None:
         if isinstance(chain, OSError) and chain.strerror:
             return chain.strerror.lower()
-        if found := re.search(r"OS error \d+: (?:E[A-Z]+ )?([^\]\n]+)", str(chain)):
-            return found[1].lower()
+        if found := re.search(r"os_error_code='(\d+)'", str(chain)):
+            return os.strerror(int(found[1])).lower()
         chain = chain.__cause__ or chain.__context__
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or _ORBAX not in record.pathname

@@ -6,10 +6,8 @@ from __future__ import annotations
 class CheckpointError(Exception):
     """Base of all checkpoint errors; each is one line for the console.
 
-    `exit_code` is what the program ends with when nobody handles the error.
+    `exit_code` of a subclass is what the program ends with when nobody handles it.
     """
-
-    exit_code = 1
 
 
 class Damaged(CheckpointError):
@@ -30,5 +28,7 @@ class NoUsableCheckpoint(CheckpointError):
 
 class SaveFailed(CheckpointError):
     """Several saves in a row have failed."""
+
+    exit_code = 5
 
     exit_code = 5
