@@ -1,0 +1,70 @@
+"""The MAE decoder: mask tokens for what was hidden, in image order, then a ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgmae_jax.masking import Mask
+from sgmae_jax.models.layers import Captured, Linear, Transformer, at_least_float32
+
+
+def unshuffle(
+    kept: Float[Array, "B K D"], mask_token: Float[Array, "D"], mask: Mask
+) -> Float[Array, "B N D"]:
+    """Kept tokens at their places in the image, the mask token everywhere else."""
+    batch, num_kept, width = kept.shape
+    num_hidden = mask.ids_restore.shape[1] - num_kept
+    fill = jnp.broadcast_to(mask_token, (batch, num_hidden, width))
+    shuffled = jnp.concatenate([kept, fill], axis=1)
+    full = jnp.take_along_axis(shuffled, mask.ids_restore[..., None], axis=1)
+    if mask.keep_valid is not None:
+        # A hidden token may point at a padding slot.
+        full = jnp.where(mask.hidden[..., None] > 0, mask_token, full)
+    return full
+
+
+class Decoder(Transformer, kw_only=True):
+    """Predicts values for every token; see `Transformer` for the other fields.
+
+    Attributes:
+        out_values: predicted values per token.
+
+    Reference: facebookresearch/mae models_mae.py.
+    """
+
+    out_values: int
+
+    def setup(self):
+        self.position = self.position_rows()
+        self.mask_token = self.param(
+            "mask_token", nn.initializers.normal(0.02), (self.width,)
+        )
+
+    @nn.compact
+    def __call__(
+        self,
+        latent: Float[Array, "B 1+K E"],
+        mask: Mask,
+        *,
+        capture: Sequence[str] = (),
+    ) -> tuple[Float[Array, "B 1+N out_values"], Captured]:
+        """Predictions for the class token and all N tokens, in image order.
+
+        Args:
+            latent: the encoder's output for the kept tokens, class token first.
+            mask: the one that chose them.
+            capture: any of "features", "attention".
+
+        Returns:
+            Predictions (at least float32), and what was captured.
+        """
+        y = Linear(self.width, dtype=self.dtype, name="embed")(latent)
+        full = unshuffle(y[:, 1:], self.mask_token.astype(y.dtype), mask)
+        x = jnp.concatenate([y[:, :1], full], axis=1) + self.position
+        x, captured = self.run_blocks(x, None, capture)
+        out = Linear(self.out_values, dtype=self.dtype, name="pred")(x)
+        return at_least_float32(out), captured

@@ -1,0 +1,259 @@
+"""Attention, MLP, the pre-norm block, and the transformer stacked from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from sgmae_jax.models.positions import sincos_table
+
+AttentionKind = Literal["matmul", "xla", "cudnn"]
+PositionKind = Literal["sincos", "learned"]
+# What a block keeps for the backward pass; the rest is computed again.
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+CAPTURE = ("features", "attention")
+
+Captured = dict[str, Array]
+
+
+class Linear(nn.Dense):
+    """Dense over the last axis, xavier-uniform, computed on a matrix of rows."""
+
+    kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+
+    def __call__(self, inputs: Float[Array, "*rows I"]) -> Float[Array, "*rows O"]:
+        # XLA's CPU backend is about twice as fast on a flat matrix of rows.
+        rows = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        return rows.reshape(*inputs.shape[:-1], self.features)
+
+
+def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
+    """LayerNorm with eps 1e-6 and statistics of at least float32."""
+    return nn.LayerNorm(1e-6, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """float32, or float64 where that is what came in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def matmul_attention(
+    qkv: Float[Array, "B T 3 H d"], key_valid: Bool[Array, "B T"] | None
+) -> tuple[Float[Array, "B T H d"], Float[Array, "B H T T"]]:
+    """Softmax attention by batched matrix products; differentiable in both modes.
+
+    Args:
+        qkv: queries, keys and values.
+        key_valid: False = nobody attends to this token; None = everybody may.
+
+    Returns:
+        The mixed values and the attention maps, the latter at least float32.
+    """
+    query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # [B, H, T, d] each
+    query = query * query.shape[-1] ** -0.5
+    scores = at_least_float32(jnp.matmul(query, key.mT))
+    if key_valid is not None:
+        never = jnp.finfo(scores.dtype).min
+        scores = jnp.where(key_valid[:, None, None, :], scores, never)
+    maps = jax.nn.softmax(scores)
+    return jnp.matmul(maps.astype(value.dtype), value).swapaxes(1, 2), maps
+
+
+def library_attention(
+    qkv: Float[Array, "B T 3 H d"],
+    key_valid: Bool[Array, "B T"] | None,
+    kind: Literal["xla", "cudnn"],
+) -> Float[Array, "B T H d"]:
+    """The same by `jax.nn.dot_product_attention`; `kind` is "xla" or "cudnn"."""
+    mask = None
+    if key_valid is not None:
+        batch, tokens = key_valid.shape
+        mask = jnp.broadcast_to(key_valid[:, None, None, :], (batch, 1, tokens, tokens))
+    query, key, value = jnp.moveaxis(qkv, 2, 0)
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=mask, implementation=kind
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused qkv projection."""
+
+    heads: int
+    dtype: DTypeLike
+    kind: AttentionKind
+    with_maps: bool
+
+    @nn.compact
+    def __call__(self, x, key_valid):
+        batch, tokens, width = x.shape
+        qkv = Linear(3 * width, dtype=self.dtype, name="qkv")(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
+        # The library's kernels never hold the maps, so asking for them costs the
+        # plain form.
+        if self.kind == "matmul" or self.with_maps:
+            mixed, maps = matmul_attention(qkv, key_valid)
+        else:
+            mixed, maps = library_attention(qkv, key_valid, self.kind), None
+        mixed = mixed.reshape(batch, tokens, width)
+        return Linear(width, dtype=self.dtype, name="proj")(mixed), maps
+
+
+class Mlp(nn.Module):
+    """Two dense layers around the exact (erf) GELU."""
+
+    hidden: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x):
+        hidden = Linear(self.hidden, dtype=self.dtype, name="fc1")(x)
+        hidden = nn.gelu(hidden, approximate=False)
+        return Linear(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+
+
+class Block(nn.Module):
+    """x += Attention(Norm x); x += Mlp(Norm x). Carries x, returns what is captured."""
+
+    heads: int
+    hidden: int
+    dtype: DTypeLike
+    attention: AttentionKind
+    capture: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x, key_valid):
+        attention = Attention(
+            self.heads,
+            self.dtype,
+            self.attention,
+            "attention" in self.capture,
+            name="attn",
+        )
+        mixed, maps = attention(layer_norm(self.dtype, "norm1")(x), key_valid)
+        x = x + mixed
+        mlp = Mlp(self.hidden, self.dtype, name="mlp")
+        x = x + mlp(layer_norm(self.dtype, "norm2")(x))
+        captured = {"features": x, "attention": maps}
+        return x, {name: captured[name] for name in self.capture}
+
+
+class Transformer(nn.Module, kw_only=True):
+    """What encoder and decoder share: positions, a stack of blocks, the last norm.
+
+    Attributes:
+        grid: tokens (h, w).
+        width: D, a multiple of `heads` (and of 4, for the position table).
+        depth: number of blocks, L >= 1.
+        heads: attention heads, H.
+        mlp_ratio: hidden width of the MLP over D.
+        positions: "sincos" (fixed) or "learned" (a parameter that starts there).
+        dtype: of compute; parameters are float32, and so are the statistics of
+            norms and softmax.
+        attention: "matmul" (ours; also for forward-mode derivatives), "xla" or
+            "cudnn" (`jax.nn.dot_product_attention`; cudnn needs bfloat16 or float16
+            and an NVIDIA GPU). Where attention maps are captured, all compute them
+            by "matmul".
+        unroll: layers written out per step of the scan; `depth` or more leaves no
+            loop. Never changes the parameters.
+        remat: what the backward pass recomputes: "none", "dots" (all but the dense
+            layers' products) or "full" (whole blocks).
+    """
+
+    grid: tuple[int, int]
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    positions: PositionKind = "sincos"
+    dtype: DTypeLike = "float32"
+    attention: AttentionKind = "matmul"
+    unroll: int = 1
+    remat: str = "none"
+
+    def __post_init__(self):
+        for field, allowed in (
+            ("positions", get_args(PositionKind)),
+            ("attention", get_args(AttentionKind)),
+            ("remat", tuple(REMAT)),
+        ):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise ValueError(f"{field} {value!r}: must be one of {allowed}")
+        for field in ("width", "depth", "heads", "unroll"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} {getattr(self, field)}: must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+        if self.attention == "cudnn" and jnp.dtype(self.dtype).itemsize > 2:
+            raise ValueError(
+                f"attention 'cudnn' computes in bfloat16 or float16, not in "
+                f"{jnp.dtype(self.dtype).name}; choose 'matmul' or 'xla'"
+            )
+        super().__post_init__()
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens of the whole grid."""
+        return self.grid[0] * self.grid[1]
+
+    def position_rows(self) -> Float[Array, "1+N D"]:
+        """The position table, CLS first, in the compute dtype; called in `setup`."""
+        table = sincos_table(self.grid, self.width)
+        if self.positions == "learned":
+            learned = self.param("pos_embed", lambda _: jnp.asarray(table, jnp.float32))
+            return learned.astype(self.dtype)
+        return jnp.asarray(table, self.dtype)
+
+    def run_blocks(
+        self,
+        x: Float[Array, "B T D"],
+        key_valid: Bool[Array, "B T"] | None,
+        capture: Sequence[str],
+    ) -> tuple[Float[Array, "B T D"], Captured]:
+        """All blocks and the last norm; called inside a compact method.
+
+        Returns:
+            Normalised tokens, and what `capture` names: "features" [L, B, T, D] (the
+            residual stream after each block), "attention" [L, B, H, T, T].
+
+        Raises:
+            ValueError: `capture` names something else.
+        """
+        unknown = set(capture) - set(CAPTURE)
+        if unknown:
+            raise ValueError(f"capture {sorted(unknown)}: can capture {CAPTURE}")
+        unroll = min(self.unroll, self.depth)
+        block = Block
+        if self.remat != "none":
+            # Inside a loop XLA cannot merge the recomputation with the first pass;
+            # written out it could, so then it must be told not to.
+            block = nn.remat(
+                Block, policy=REMAT[self.remat], prevent_cse=unroll == self.depth
+            )
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+            unroll=unroll,
+        )(
+            self.heads,
+            int(self.width * self.mlp_ratio),
+            self.dtype,
+            self.attention,
+            tuple(capture),
+            name="blocks",
+        )
+        x, captured = stack(x, key_valid)
+        return layer_norm(self.dtype, "norm")(x), captured

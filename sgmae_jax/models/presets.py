@@ -1,0 +1,26 @@
+"""Named sizes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """Width, number of blocks and attention heads of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+# Reference: Dosovitskiy et al. 2021 (B, L, H), Touvron et al. 2021 (Ti, S).
+PRESETS = {
+    "vit_ti": Size(192, 12, 3),
+    "vit_s": Size(384, 12, 6),
+    "vit_b": Size(768, 12, 12),
+    "vit_l": Size(1024, 24, 16),
+    "vit_h": Size(1280, 32, 16),
+}
+
+# The authors' decoder, the same for every encoder.
+DECODER = Size(512, 8, 16)
