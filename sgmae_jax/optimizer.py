@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 # Leaves that never decay: biases, and the scales of norms.
 _UNDECAYED = ("bias", "scale")
@@ -80,9 +81,8 @@ def make_adamw(optim, *, batch_size: int, steps_per_epoch: int, total_steps: int
     def rate(count):
         return schedule(count / steps_per_epoch)
 
-    adamw = optax.inject_hyperparams(
-        optax.adamw, static_args=("b1", "b2", "eps", "weight_decay", "mask")
-    )(
+    fixed = ("b1", "b2", "eps", "eps_root", "weight_decay", "mask")
+    adamw = optax.inject_hyperparams(optax.adamw, static_args=fixed)(
         learning_rate=rate,
         b1=optim.b1,
         b2=optim.b2,
@@ -93,3 +93,13 @@ def make_adamw(optim, *, batch_size: int, steps_per_epoch: int, total_steps: int
     if optim.clip_norm is None:
         return adamw
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
+
+
+def learning_rate(state: optax.OptState) -> Array:
+    """The rate of the last step as the state of `make_adamw` shows it, else NaN."""
+
+    def is_rate(path, value):
+        del path
+        return isinstance(value, jax.Array)  # not the state of its schedule
+
+    return optax.tree.get(state, "learning_rate", jnp.nan, filtering=is_rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -35,13 +36,16 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
 
 def export(config, workdir: pathlib.Path, console: Console) -> None:
     """Writes the encoder of a checkpoint as safetensors with a JSON card."""
+    run_directory = pathlib.Path(config.checkpoint.path or workdir)
     step, config, method, params, meta = _restore(config, workdir)
+    scores_file = run_directory / "scores.json"
     card = {
         "sgmae_jax": __version__,
         "method": config.method.name,
         "step": step,
-        "data": meta["data"],
+        "data_fingerprint": meta["data"]["fingerprint"],
         "config": meta["config"],
+        "scores": json.loads(scores_file.read_text()) if scores_file.exists() else {},
     }
     folder = workdir / "export"
     export_encoder(jax.device_get(method.encoder(params)), card, folder)

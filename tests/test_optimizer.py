@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from sgmae_jax.config import default_config
-from sgmae_jax.optimizer import decay_mask, make_adamw, warmup_cosine
+from sgmae_jax.optimizer import decay_mask, learning_rate, make_adamw, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_adamw_follows_the_fractional_epoch_and_the_batch():
     state, rates = tx.init(params), []
     for _ in range(9):
         _, state = tx.update(params, state, params)
-        rates.append(float(optax.tree.get(state, "learning_rate")))
+        rates.append(float(learning_rate(state)))
     # Peak 1e-3 * 512 / 256 after two epochs of four steps, from exactly zero.
     np.testing.assert_allclose(rates, 2e-3 * np.arange(9) / 8, rtol=1e-5, atol=1e-12)
 

@@ -20,7 +20,7 @@ from sgmae_jax.masking import (
 )
 from sgmae_jax.methods.base import Batch, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
-from sgmae_jax.models.flops import autoencoder_macs
+from sgmae_jax.models.macs import autoencoder_macs
 from sgmae_jax.models.presets import PRESETS
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 
 from sgmae_jax.config import pair
-from sgmae_jax.data import AugmentConfig, Loader, Source, open_source
+from sgmae_jax.data import AugmentConfig, Loader, Source, open_source, slice_source
+from sgmae_jax.methods.base import Stream
 
 
 def open_config_source(config, split: str) -> Source:
@@ -21,14 +24,22 @@ def open_config_source(config, split: str) -> Source:
     )
 
 
-def make_loader(config, source: Source, stream: str) -> Loader:
+def stream_source(source: Source, stream: Stream) -> Source:
+    """The share of a source that a stream is made of, along a fixed shuffled order."""
+    if (stream.low, stream.high) == (0.0, 1.0):
+        return source
+    first, last = (round(end * len(source)) for end in stream)
+    name = f"{source.name}[{stream.low:.0%}:{stream.high:.0%}]"
+    return slice_source(source, str(first), str(last), name=name)
+
+
+def make_loader(config, source: Source) -> Loader:
     """The training loader of a config over a source."""
     return Loader(
         source,
         batch_size=config.data.batch_size,
         image_size=pair(config.data.image_size),
         seed=config.seed,
-        stream=stream,
         augment=AugmentConfig(
             scale=tuple(config.data.crop_scale),
             ratio=tuple(config.data.crop_ratio),
@@ -37,6 +48,6 @@ def make_loader(config, source: Source, stream: str) -> Loader:
         max_bad_fraction=config.data.max_bad_fraction,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        threads=config.data.threads,
+        threads=config.data.threads or os.cpu_count() or 1,
         prefetch=config.data.prefetch,
     )

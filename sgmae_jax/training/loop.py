@@ -16,12 +16,15 @@ from sgmae_jax.analysis.pictures import save_png
 from sgmae_jax.analysis.report import write_report
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed
 from sgmae_jax.config import grid_of, pair
-from sgmae_jax.data import share
 from sgmae_jax.masking import check_mask_fn, load_mask_fn
 from sgmae_jax.methods.base import Run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
-from sgmae_jax.training.inputs import make_loader, open_config_source
+from sgmae_jax.training.inputs import (
+    make_loader,
+    open_config_source,
+    stream_source,
+)
 from sgmae_jax.training.mesh import check_batch, make_mesh, put_batch, state_shardings
 from sgmae_jax.training.progress import Progress
 from sgmae_jax.training.scores import Scorer, score_table
@@ -55,7 +58,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     source = open_config_source(config, config.data.split)
     streams = methods.streams(config)
     loaders = {
-        name: make_loader(config, share(source, stream.low, stream.high), name)
+        name: make_loader(config, stream_source(source, stream))
         for name, stream in streams.items()
     }
     steps_per_epoch = loaders["train"].steps_per_epoch

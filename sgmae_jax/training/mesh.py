@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from sgmae_jax.config import ConfigError
@@ -30,7 +30,8 @@ def make_mesh(mesh_config) -> Mesh:
             f"config.mesh.data = {mesh_config.data}, config.mesh.fsdp = {fsdp}: must "
             f"multiply to the number of devices, {devices}"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"))
+    # Auto: the compiler places what lies between the inputs and outputs we place.
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:

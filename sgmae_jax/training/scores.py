@@ -10,7 +10,12 @@ from jax.sharding import Mesh
 
 from sgmae_jax.config import pair
 from sgmae_jax.data import Source
-from sgmae_jax.evaluation import extract_features, knn_accuracy, ridge_probe
+from sgmae_jax.evaluation import (
+    extract_features,
+    knn_accuracy,
+    raw_pixels,
+    ridge_probe,
+)
 from sgmae_jax.methods.base import Method, Params
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.inputs import open_config_source
@@ -51,7 +56,7 @@ class Scorer:
             return {}
         scores: Scores = {}
         if self._config.eval.baselines:
-            scores["raw pixels"] = self._compare(_raw_pixels)
+            scores["raw pixels"] = self._compare(raw_pixels)
             for name in self._features:
                 scores[f"untrained {name}"] = self._score(name, untrained)
         for name in self._features:
@@ -134,7 +139,3 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
         f"{name:{width}}   {row['knn']:7.2%}   {row['probe']:7.2%}"
         for name, row in scores.items()
     ]
-
-
-def _raw_pixels(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255

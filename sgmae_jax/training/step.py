@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from sgmae_jax.methods.base import Batches, Gradient, Method, Metrics
+from sgmae_jax.optimizer import learning_rate
 from sgmae_jax.training.state import TrainState
 
 
@@ -45,8 +46,8 @@ def make_step(
                 owned = {name: params[name] for name in update.owns}
                 change, opt = update.optimizer.update(grads, opt, owned)
                 params = {**params, **optax.apply_updates(owned, change)}
-                rate = optax.tree.get(opt, "learning_rate", jnp.nan)
-                return params, opt, {**own, "grad_norm": norm, "lr": rate}, good
+                own |= {"grad_norm": norm, "lr": learning_rate(opt)}
+                return params, opt, own, good
 
             params, opt, own, good = _every(update.every, move, state.step, params, opt)
             prefix = "" if len(method.updates) == 1 else "+".join(update.owns) + "/"

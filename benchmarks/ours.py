@@ -1,0 +1,81 @@
+"""Our own training step at given sizes, as the training loop runs it."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+
+from benchmarks.bare import Sizes
+from sgmae_jax import methods
+from sgmae_jax.config import default_config
+from sgmae_jax.methods.base import Method, Run
+from sgmae_jax.training.mesh import make_mesh, put_batch, state_shardings
+from sgmae_jax.training.state import init_state
+from sgmae_jax.training.step import make_step
+
+
+def config_of(sizes: Sizes, batch: int, *, unroll: int = 1, dtype: str = "float32"):
+    """A config of the sizes given."""
+    config = default_config("mae")
+    config.steps = 1000
+    config.data.image_size = sizes.image
+    config.data.batch_size = batch
+    config.model.patch_size = sizes.patch
+    config.model.width = sizes.width
+    config.model.depth = sizes.depth
+    config.model.heads = sizes.heads
+    config.model.decoder_width = sizes.decoder_width
+    config.model.decoder_depth = sizes.decoder_depth
+    config.model.decoder_heads = sizes.decoder_heads
+    config.model.unroll = unroll
+    config.model.dtype = dtype
+    config.mask.ratio = sizes.ratio
+    return config
+
+
+def random_batch(sizes: Sizes, batch: int) -> dict[str, np.ndarray]:
+    """A batch as the loader makes them."""
+    shape = (batch, sizes.image, sizes.image, 3)
+    return {
+        "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+        "label": np.zeros(batch, np.int32),
+        "id": np.arange(batch, dtype=np.int32),
+        "epoch": np.zeros(batch, np.int32),
+    }
+
+
+def build(config) -> Method:
+    """The configured method."""
+    return methods.load(config.method.name).build(config, Run(1000, 1000))
+
+
+class Trainer:
+    """The compiled step with its state; each call is one step on the same batch."""
+
+    def __init__(self, config, sizes: Sizes):
+        mesh = make_mesh(config.mesh)
+        self.method = build(config)
+        start = functools.partial(init_state, self.method)
+        shardings = state_shardings(jax.eval_shape(start, jax.random.key(0)), mesh)
+        self._state = jax.jit(start, out_shardings=shardings)(jax.random.key(0))
+        self._batches = {
+            "train": put_batch(random_batch(sizes, config.data.batch_size), mesh)
+        }
+        self.phase = self.method.phase(0)
+        self.step = jax.jit(
+            make_step(self.method),
+            static_argnums=2,
+            donate_argnums=0,
+            out_shardings=(shardings, None),
+        )
+
+    def lower(self):
+        """The step, lowered but not compiled."""
+        return self.step.lower(self._state, self._batches, self.phase)
+
+    def __call__(self):
+        """One step; returns its metrics."""
+        self._state, metrics = self.step(self._state, self._batches, self.phase)
+        return metrics
