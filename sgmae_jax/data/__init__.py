@@ -1,1 +1,30 @@
+"""Images from anywhere, in a fixed order, as uint8 batches."""
 
+from sgmae_jax.data.augment import AugmentConfig, eval_image, train_image
+from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
+from sgmae_jax.data.images import decode_image
+from sgmae_jax.data.loader import BadLog, Batch, Loader
+from sgmae_jax.data.opening import open_source, parse_split
+from sgmae_jax.data.source import Example, InMemory, Source, Subset
+from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
+
+__all__ = [
+    "AugmentConfig",
+    "BadImage",
+    "BadLog",
+    "Batch",
+    "DataError",
+    "Example",
+    "InMemory",
+    "Loader",
+    "Source",
+    "Subset",
+    "Synthetic",
+    "SyntheticConfig",
+    "TooManyBad",
+    "decode_image",
+    "eval_image",
+    "open_source",
+    "parse_split",
+    "train_image",
+]

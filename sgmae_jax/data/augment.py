@@ -1,0 +1,140 @@
+"""Crops, sizes and flips of single images; Pillow's bicubic filter throughout."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training images vary.
+
+    Attributes:
+        scale: smallest and largest share of the area that a crop takes.
+        ratio: smallest and largest width : height of a crop.
+        flip: whether every second crop is mirrored left to right.
+    """
+
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+
+def _resize(
+    image: UInt8[np.ndarray, "H W C"], size: tuple[int, int], box: Box | None = None
+) -> UInt8[np.ndarray, "h w C"]:
+    """Resizes the part (left, top, right, bottom) of an image, in any channels."""
+    height, width = size
+    if image.shape[:2] == size and box in (None, (0, 0, width, height)):
+        return image
+    if image.shape[2] == 3:
+        part = Image.fromarray(image)
+        return np.asarray(part.resize((width, height), Image.Resampling.BICUBIC, box))
+    # One by one: Pillow knows no two or twelve channels, and would weigh the colours
+    # by a fourth one.
+    return np.stack(
+        [
+            np.asarray(
+                Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
+                    (width, height), Image.Resampling.BICUBIC, box
+                )
+            )
+            for channel in range(image.shape[2])
+        ],
+        axis=-1,
+    )
+
+
+def crop_box(
+    rng: np.random.Generator, height: int, width: int, config: AugmentConfig
+) -> tuple[int, int, int, int]:
+    """Draws the top, left, height and width of a random crop, in pixels.
+
+    Ten tries at an area uniform in `scale` and a log-uniform ratio; if none fits into
+    the image, the largest centred crop of an allowed ratio.
+
+    Reference:
+        RandomResizedCrop of torchvision, as used by the authors of MAE.
+    """
+    low, high = config.scale
+    log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
+    # Drawn at once: ten calls into NumPy would cost more than the crop itself.
+    draws = rng.random(40).tolist()
+    for area, shape, down, right in zip(*[iter(draws)] * 4, strict=True):
+        pixels = height * width * (low + (high - low) * area)
+        ratio = math.exp(log_low + (log_high - log_low) * shape)
+        crop_width = round(math.sqrt(pixels * ratio))
+        crop_height = round(math.sqrt(pixels / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(down * (height - crop_height + 1))
+            left = int(right * (width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    crop_height, crop_width = height, width
+    if width / height < config.ratio[0]:
+        crop_height = max(1, round(width / config.ratio[0]))
+    elif width / height > config.ratio[1]:
+        crop_width = max(1, round(height * config.ratio[1]))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return top, left, crop_height, crop_width
+
+
+def train_image(
+    rng: np.random.Generator,
+    image: UInt8[np.ndarray, "H W C"],
+    image_size: tuple[int, int],
+    config: AugmentConfig,
+) -> UInt8[np.ndarray, "h w C"]:
+    """Returns a random crop, resized and perhaps mirrored.
+
+    Args:
+        rng: source of all chance; the caller derives it from the example's id.
+        image: pixels, 0 to 255.
+        image_size: (h, w) of the result, in pixels.
+        config: how much crops vary.
+    """
+    top, left, height, width = crop_box(rng, image.shape[0], image.shape[1], config)
+    crop = image[top : top + height, left : left + width]
+    resized = _resize(np.ascontiguousarray(crop), image_size)
+    if config.flip and rng.random() < 0.5:
+        return resized[:, ::-1]
+    return resized
+
+
+def eval_image(
+    image: UInt8[np.ndarray, "H W C"], image_size: tuple[int, int], crop: float = 0.875
+) -> UInt8[np.ndarray, "h w C"]:
+    """Resizes an image to just cover (h, w) / crop and takes the centre.
+
+    Args:
+        image: pixels, 0 to 255.
+        image_size: (h, w) of the result, in pixels.
+        crop: share of the covered side that is kept, in (0, 1]; 0.875 makes 224 of
+            256 pixels, 1.0 leaves an image of the right size as it is.
+
+    Reference:
+        Resize and CenterCrop of torchvision, as used by the authors of MAE.
+    """
+    height, width = image.shape[:2]
+    cover_height, cover_width = (int(side / crop) for side in image_size)
+    if cover_height * width >= cover_width * height:
+        cover_width = cover_height * width // height
+    else:
+        cover_height = cover_width * height // width
+    top = round((cover_height - image_size[0]) / 2)
+    left = round((cover_width - image_size[1]) / 2)
+    # The crop is mapped back into the image and resized alone: the same pixels as
+    # resizing all of it first, but a 1x20000 image needs no 256x5120000 one.
+    box = (
+        left * width / cover_width,
+        top * height / cover_height,
+        min(width, (left + image_size[1]) * width / cover_width),
+        min(height, (top + image_size[0]) * height / cover_height),
+    )
+    return _resize(image, image_size, box)

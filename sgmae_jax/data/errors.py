@@ -1,0 +1,25 @@
+"""What can go wrong with data, and who is to blame."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """The user asked for data that are not there; the message is one line."""
+
+
+class BadImage(Exception):
+    """One image cannot be used; a loader counts it and takes the next good one.
+
+    Args:
+        name: where the image is, without machine-specific folders.
+        reason: why it cannot be used.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class TooManyBad(RuntimeError):
+    """The share of bad images passed the limit: the data set itself is at fault."""

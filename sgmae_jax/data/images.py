@@ -1,0 +1,91 @@
+"""From the bytes of an image file to uint8 pixels, or a reason why not."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from sgmae_jax.data.errors import BadImage, DataError
+
+# Named one by one: Pillow would else also try formats that start other programs
+# (EPS runs Ghostscript) or that no data set uses.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm".split()
+)
+# Pillow's own limit, at which it only warns; here it is an error.
+MAX_PIXELS = 89_478_485
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def decode_image(
+    data: bytes, *, name: str, channels: int = 3
+) -> UInt8[np.ndarray, "H W C"]:
+    """Decodes one image file; the first frame of a moving one, upright.
+
+    The orientation tag of EXIF is applied and colour profiles are not. 16-bit values
+    keep their high byte. Without an alpha channel in the result, transparency is
+    dropped and the colour below it shows.
+
+    Args:
+        data: the whole file, in one of `FORMATS`.
+        name: what to call the image in messages.
+        channels: 1 (grey), 3 (RGB) or 4 (RGB and alpha).
+
+    Returns:
+        The pixels; the array is read-only.
+
+    Raises:
+        BadImage: empty, of no known format, cut short, damaged, of more than
+            `MAX_PIXELS` pixels, or of values without an agreed range (float).
+        DataError: Pillow was told to take files that are cut short.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that damaged images "
+            "would be trained on as grey ones: something imported sets it; unset it"
+        )
+    if not data:
+        raise BadImage(name, "empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                reason = f"{width}x{height} is more than {MAX_PIXELS} pixels"
+                raise BadImage(name, reason)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return set_channels(image, channels)
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(name, f"not an image of format {', '.join(FORMATS)}") from None
+    # Damaged files make Pillow's readers raise nearly anything: OSError, SyntaxError,
+    # struct.error, KeyError, MemoryError, …
+    except Exception as error:
+        raise BadImage(name, f"{type(error).__name__}: {error}") from error
+
+
+def set_channels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """Returns the pixels of an image of any mode with 1, 3 or 4 channels.
+
+    Raises:
+        ValueError: a mode without an agreed way to 8 bits.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("integer pixels outside of 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode in ("P", "PA"):
+        # Through RGBA, or Pillow warns about palettes with transparent entries.
+        image = image.convert("RGBA")
+    elif image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    pixels = np.asarray(image.convert(MODES[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels)

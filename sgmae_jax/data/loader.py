@@ -1,0 +1,244 @@
+"""Batches in a fixed shuffled order, made ahead by threads.
+
+What a batch holds follows from (seed, step) alone: not from threads, processes or
+where a run was resumed.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import functools
+import itertools
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from sgmae_jax.data.augment import AugmentConfig, eval_image, train_image
+from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
+from sgmae_jax.data.source import Source
+
+_ORDER, _AUGMENT = zlib.crc32(b"order"), zlib.crc32(b"augment")
+NAMED = 20
+
+
+class Batch(TypedDict):
+    """One process' rows of a batch.
+
+    Attributes:
+        image: pixels, 0 to 255.
+        label: class, -1 where unknown.
+        id: index into the source.
+        epoch: the pass over the source that the row belongs to, from 0.
+    """
+
+    image: UInt8[np.ndarray, "B H W C"]
+    label: Int32[np.ndarray, " B"]
+    id: Int32[np.ndarray, " B"]
+    epoch: Int32[np.ndarray, " B"]
+
+
+@dataclass(frozen=True)
+class BadLog:
+    """The bad images met so far: how many, and the first ones as "name: reason"."""
+
+    count: int
+    names: tuple[str, ...]
+
+
+class Loader:
+    """Makes the batches of a run.
+
+    An epoch is a permutation of the source, cut into global batches; what is left
+    over at its end is dropped. A process gets one contiguous block of each global
+    batch. A bad image is replaced by the next good one (id + 1, + 2, …, from the end
+    back to 0), and the batch gives the id of the image that is shown.
+
+    Args:
+        source: where examples come from.
+        batch_size: rows of the global batch, a multiple of `process_count`.
+        image_size: (h, w) in pixels.
+        seed: >= 0; the root of order and augmentation.
+        augment: how to vary the images; None shows the centre, unvaried.
+        max_bad_fraction: share of the source's images that may be bad, 0 to 1.
+        process_index: which block is this process', 0 <= index < process_count.
+        process_count: how many processes share the global batch.
+        threads: threads that decode, >= 1.
+        prefetch: batches made ahead, >= 1.
+
+    Attributes:
+        steps_per_epoch: batches in an epoch.
+        wait_seconds: time that consumers of `iterate` have waited for batches.
+
+    Raises:
+        DataError: a value out of its range, or fewer images than a batch has rows.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        image_size: tuple[int, int],
+        seed: int,
+        augment: AugmentConfig | None,
+        max_bad_fraction: float = 0.001,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 2,
+        prefetch: int = 2,
+    ):
+        if not 0 <= process_index < process_count or batch_size % process_count:
+            raise DataError(
+                f"batch_size {batch_size} cannot be split over {process_count} "
+                f"processes, of which this is number {process_index}"
+            )
+        if not 1 <= batch_size <= len(source):
+            raise DataError(
+                f"batch_size {batch_size} does not fit {source.name}, which has "
+                f"{len(source)} images"
+            )
+        if min(threads, prefetch, seed + 1, *image_size) < 1:
+            raise DataError(
+                f"threads {threads}, prefetch {prefetch} and image_size {image_size} "
+                f"must be at least 1, seed {seed} at least 0"
+            )
+        self.steps_per_epoch = len(source) // batch_size
+        self.wait_seconds = 0.0
+        self._source = source
+        self._batch_size = batch_size
+        self._image_size = image_size
+        self._seed = seed
+        self._augment = augment
+        self._max_bad = max_bad_fraction * len(source)
+        rows = batch_size // process_count
+        self._block = slice(process_index * rows, (process_index + 1) * rows)
+        self._threads = threads
+        self._prefetch = prefetch
+        self._bad: dict[int, str] = {}
+        self._lock = threading.Lock()
+        # Two epochs: around their border both are asked for.
+        self._order = functools.lru_cache(maxsize=2)(self._permutation)
+
+    @property
+    def bad(self) -> BadLog:
+        with self._lock:
+            first = tuple(itertools.islice(self._bad.values(), NAMED))
+            return BadLog(len(self._bad), first)
+
+    def batch_at(self, step: int) -> Batch:
+        """Returns this process' rows of the global batch of a step, from 0.
+
+        Raises:
+            TooManyBad: the share of bad images has passed `max_bad_fraction`.
+        """
+        epoch, ids = self._rows(step)
+        return self._make(epoch, ids)
+
+    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, Batch]]:
+        """Yields (step, batch) from a step on, without end, made ahead by threads.
+
+        Closing the iterator (or leaving it to the garbage collector) stops the threads.
+
+        Raises:
+            TooManyBad: as `batch_at`.
+        """
+        pool = concurrent.futures.ThreadPoolExecutor(
+            self._threads, thread_name_prefix="loader"
+        )
+        steps = itertools.count(start_step)
+        ahead: collections.deque[tuple[int, list[concurrent.futures.Future[Batch]]]] = (
+            collections.deque()
+        )
+
+        def submit() -> None:
+            step = next(steps)
+            epoch, ids = self._rows(step)
+            # Parts rather than rows: a 32-pixel image costs less than a future does.
+            parts = np.array_split(ids, min(self._threads, len(ids)))
+            ahead.append((step, [pool.submit(self._make, epoch, p) for p in parts]))
+
+        try:
+            for _ in range(self._prefetch):
+                submit()
+            while True:
+                step, futures = ahead.popleft()
+                start = time.perf_counter()
+                parts = [future.result() for future in futures]
+                self.wait_seconds += time.perf_counter() - start
+                submit()
+                yield step, _join(parts)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self._seed, epoch, _ORDER])
+        return rng.permutation(len(self._source))
+
+    def _rows(self, step: int) -> tuple[int, np.ndarray]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        first = place * self._batch_size
+        return epoch, self._order(epoch)[first : first + self._batch_size][self._block]
+
+    def _make(self, epoch: int, ids: np.ndarray) -> Batch:
+        shown = [self._example(epoch, int(i)) for i in ids]
+        images, labels, used = zip(*shown, strict=True)
+        return {
+            "image": np.stack(images),
+            "label": np.array(labels, np.int32),
+            "id": np.array(used, np.int32),
+            "epoch": np.full(len(ids), epoch, np.int32),
+        }
+
+    def _example(self, epoch: int, wanted: int) -> tuple[np.ndarray, int, int]:
+        """Returns pixels, label and id of the wanted example or of its replacement."""
+        count = len(self._source)
+        for index in itertools.chain(range(wanted, count), range(wanted)):
+            if index not in self._bad:
+                try:
+                    example = self._source[index]
+                    image = self._shape(epoch, index, example["image"])
+                    return image, example["label"], index
+                except BadImage as bad:
+                    self._note(index, bad)
+                except Exception as error:
+                    where = f"example {index} of {self._source.name}"
+                    raise RuntimeError(f"{where}: {error!r}") from error
+            self._check_share()
+        raise TooManyBad(f"not one of {self._source.name}'s {count} images is good")
+
+    def _shape(self, epoch: int, index: int, image: np.ndarray) -> np.ndarray:
+        if self._augment is None:
+            return eval_image(image, self._image_size)
+        rng = np.random.default_rng([self._seed, epoch, _AUGMENT, index])
+        return train_image(rng, image, self._image_size, self._augment)
+
+    def _note(self, index: int, bad: BadImage) -> None:
+        with self._lock:
+            self._bad.setdefault(index, f"{bad.name}: {bad.reason}")
+
+    def _check_share(self) -> None:
+        bad = self.bad
+        if bad.count > self._max_bad:
+            raise TooManyBad(
+                f"{bad.count} of {len(self._source)} images of {self._source.name} are "
+                f"bad, more than the {self._max_bad:g} allowed: {'; '.join(bad.names)}"
+            )
+
+
+def _join(parts: list[Batch]) -> Batch:
+    """Puts the rows of several batches one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        "image": np.concatenate([part["image"] for part in parts]),
+        "label": np.concatenate([part["label"] for part in parts]),
+        "id": np.concatenate([part["id"] for part in parts]),
+        "epoch": np.concatenate([part["epoch"] for part in parts]),
+    }

@@ -1,0 +1,119 @@
+"""The `Source` protocol, and the two wrappers every source can wear."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NotRequired, Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from sgmae_jax.data.errors import BadImage
+
+
+class Example(TypedDict):
+    """One item of a source.
+
+    Attributes:
+        image: pixels, 0 to 255; H and W may differ from item to item.
+        label: index into the source's `classes`, -1 where it is unknown.
+        object_mask: True on the pixels of the object, where that is known.
+    """
+
+    image: UInt8[np.ndarray, "H W C"]
+    label: int
+    object_mask: NotRequired[Bool[np.ndarray, "H W"]]
+
+
+class Source(Protocol):
+    """Random access to images; item i is the same on every machine and call.
+
+    `__getitem__` is called from several threads at once, and raises `BadImage` for
+    an item that cannot be used. `fingerprint` tells two data sets apart without
+    reading the images.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+    def fingerprint(self) -> str: ...
+
+
+def digest(fields: Iterable[object]) -> str:
+    """Returns 32 hex digits that depend on every field and on their order."""
+    state = hashlib.blake2b(digest_size=16)
+    for field in fields:
+        # File names need not be valid Unicode; a zero byte keeps fields apart.
+        state.update(str(field).encode("utf-8", "surrogateescape") + b"\0")
+    return state.hexdigest()
+
+
+class Subset:
+    """A source seen through a list of indices.
+
+    Args:
+        source: where the items come from.
+        indices: which items, in which order.
+        name: what to call the part.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray, *, name: str):
+        self.name = name
+        self.classes = source.classes
+        self._source = source
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[int(self._indices[index])]
+
+    def fingerprint(self) -> str:
+        chosen = hashlib.blake2b(self._indices.astype("<i8").tobytes())
+        return digest((self._source.fingerprint(), len(self), chosen.hexdigest()))
+
+
+class InMemory:
+    """A source held decoded, as uint8; bad images stay bad at access.
+
+    Args:
+        source: read once, from start to end, when the wrapper is made.
+        threads: how many threads read, >= 1.
+    """
+
+    def __init__(self, source: Source, *, threads: int = 4):
+        self.name = source.name
+        self.classes = source.classes
+        self._fingerprint = source.fingerprint()
+
+        def load(index: int) -> Example | BadImage:
+            try:
+                return source[index]
+            except BadImage as bad:
+                # Kept without its traceback, which would keep the file's bytes.
+                return BadImage(bad.name, bad.reason)
+
+        with ThreadPoolExecutor(threads) as pool:
+            self._items = list(pool.map(load, range(len(source))))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Example:
+        item = self._items[index]
+        if isinstance(item, BadImage):
+            raise BadImage(item.name, item.reason)
+        return item
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
