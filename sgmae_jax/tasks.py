@@ -72,8 +72,7 @@ def _restore(
         )
     step, meta = read_meta(folder)
     merged = _merge(meta["config"], config)
-    steps = max(step, 1)
-    method = methods.load(merged.method.name).build(merged, Run(steps, steps))
+    method = methods.load(merged.method.name).build(merged, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, _init_key(merged))
     return step, merged, method, restore_params(folder, shapes), meta
 

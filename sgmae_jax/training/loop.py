@@ -15,7 +15,7 @@ from sgmae_jax import __version__, methods
 from sgmae_jax.analysis.pictures import save_png
 from sgmae_jax.analysis.report import write_report
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed
-from sgmae_jax.config import grid_of, pair
+from sgmae_jax.config import ConfigError, grid_of, pair
 from sgmae_jax.masking import check_mask_fn, load_mask_fn
 from sgmae_jax.methods.base import Run
 from sgmae_jax.training.console import Console
@@ -64,6 +64,11 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     steps_per_epoch = loaders["train"].steps_per_epoch
     total_steps = config.steps or config.epochs * steps_per_epoch
     run = Run(steps_per_epoch, total_steps)
+    if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
+        raise ConfigError(
+            f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "
+            f"less than the run, {total_steps / steps_per_epoch:.3g} epochs"
+        )
     check_mask_fn(
         load_mask_fn(config.mask.fn),
         grid=grid_of(config),
@@ -136,6 +141,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             "schema_version": SCHEMA_VERSION,
             "examples": (first + step - start) * config.data.batch_size,
             "data": data,
+            "run": run._asdict(),
             "config": public_config(config),
         }
         checkpointer.save(step, state._asdict(), meta)
