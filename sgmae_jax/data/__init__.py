@@ -4,7 +4,7 @@ from sgmae_jax.data.augment import AugmentConfig, eval_image, train_image
 from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
 from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.loader import BadLog, Batch, Loader
-from sgmae_jax.data.opening import open_source, parse_split
+from sgmae_jax.data.opening import open_source, parse_split, slice_source
 from sgmae_jax.data.source import Example, InMemory, Source, Subset
 from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
 
@@ -26,5 +26,6 @@ __all__ = [
     "eval_image",
     "open_source",
     "parse_split",
+    "slice_source",
     "train_image",
 ]
