@@ -1,1 +1,27 @@
+"""Masks for masked autoencoders, usable alone: needs jax and numpy, nothing else."""
 
+from sgmae_jax.masking.block import block_mask
+from sgmae_jax.masking.check import check_mask_fn
+from sgmae_jax.masking.grid import grid_mask
+from sgmae_jax.masking.keys import example_keys
+from sgmae_jax.masking.resolve import MaskError, load_mask_fn
+from sgmae_jax.masking.schedule import bucket_at, ratio_buckets
+from sgmae_jax.masking.select import select
+from sgmae_jax.masking.types import Context, Mask, num_keep
+from sgmae_jax.masking.uniform import random_mask
+
+__all__ = [
+    "Context",
+    "Mask",
+    "MaskError",
+    "block_mask",
+    "bucket_at",
+    "check_mask_fn",
+    "example_keys",
+    "grid_mask",
+    "load_mask_fn",
+    "num_keep",
+    "random_mask",
+    "ratio_buckets",
+    "select",
+]

@@ -1,0 +1,78 @@
+"""The generators under test, and what hypothesis draws for them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from sgmae_jax.masking import (
+    Context,
+    block_mask,
+    example_keys,
+    grid_mask,
+    num_keep,
+    random_mask,
+)
+
+GENERATORS = {
+    "random": random_mask,
+    "block": block_mask,
+    "grid": grid_mask,
+    "grid offset": partial(grid_mask, random_offset=True),
+    "grid 3x3": partial(grid_mask, cell=(3, 3), random_offset=True),
+}
+# Few grids and batch sizes: each new shape compiles its own small programs.
+GRIDS = [(1, 1), (1, 7), (14, 14), (7, 7), (6, 9), (12, 3)]
+grids = st.sampled_from(GRIDS)
+ratios = st.one_of(
+    st.sampled_from([0.0, 0.25, 0.5, 0.6, 0.75, 0.9, 1.0]), st.floats(0.01, 0.99)
+)
+seeds = st.integers(0, 2**31 - 1)
+properties = settings(deadline=None, max_examples=25)
+
+
+def keys_of(seed: int, ids) -> jax.Array:
+    ids = jnp.asarray(ids)
+    return example_keys(jax.random.key(seed), jnp.zeros_like(ids), ids, "mask")
+
+
+def make(name: str, keys, grid, ratio):
+    """A mask as NumPy arrays."""
+    mask = GENERATORS[name](keys, Context(grid=grid), ratio=ratio)
+    return jax.tree.map(np.asarray, mask)
+
+
+def assert_valid(mask, tokens: int, ratio: float) -> None:
+    """All that the contract says of a mask without padding."""
+    kept = num_keep(tokens, ratio)
+    batch = len(mask.ids_restore)
+    assert mask.keep_valid is None
+    assert mask.ids_keep.shape == (batch, kept)
+    assert mask.ids_keep.dtype == mask.ids_restore.dtype == np.int32
+    assert mask.hidden.dtype == mask.loss_weight.dtype == mask.gate.dtype == np.float32
+    np.testing.assert_array_equal(
+        np.sort(mask.ids_restore, axis=1), np.tile(np.arange(tokens), (batch, 1))
+    )
+    np.testing.assert_array_equal(mask.hidden.sum(1), tokens - kept)
+    np.testing.assert_array_equal(mask.hidden, mask.ids_restore >= kept)
+    np.testing.assert_array_equal(
+        np.take_along_axis(mask.ids_restore, mask.ids_keep, 1),
+        np.tile(np.arange(kept), (batch, 1)),
+    )
+    np.testing.assert_array_equal(mask.loss_weight, mask.hidden)
+    np.testing.assert_array_equal(mask.gate, np.ones_like(mask.hidden))
+
+
+def grids_of(hidden, grid) -> np.ndarray:
+    """hidden [B, N] as bool [B, h, w]."""
+    return np.asarray(hidden).astype(bool).reshape(-1, *grid)
+
+
+def edges(hidden: np.ndarray) -> np.ndarray:
+    """Borders between hidden and visible tokens of each example, hidden [B, h, w]."""
+    down = hidden[:, 1:] != hidden[:, :-1]
+    across = hidden[:, :, 1:] != hidden[:, :, :-1]
+    return down.sum((1, 2)) + across.sum((1, 2))
