@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,8 @@ from sgmae_jax.checkpointing.reading import (
     step_folders,
 )
 
+_SLOW_SECONDS = 1.0
+_REMOVALS, _PAUSE_SECONDS = 5, 0.1
 _NONE_THERE, _NONE_USABLE, _REFUSED = -1, -2, -3
 
 
@@ -99,7 +102,11 @@ class Checkpointer:
             SaveFailed: after `max_failures` failed saves in a row.
             TypeError: if the state or the meta cannot be saved at all.
         """
+        begin = time.monotonic()
+        before = self._pending
         self.wait()
+        if (waited := time.monotonic() - begin) > _SLOW_SECONDS:
+            self._log(f"checkpoint {step}: waited {waited:.1f} s for {before} to end")
         json.dumps(meta)
         self._words = fingerprints(state)
         self._arrays = jax.tree.map(
@@ -107,8 +114,7 @@ class Checkpointer:
         )
         self._pending = step
         try:
-            if _leads():
-                self._make_way(step)
+            self._make_way(step)
             self._open().save(
                 step,
                 args=ocp.args.Composite(
@@ -129,12 +135,15 @@ class Checkpointer:
             SaveFailed: after `max_failures` failed saves in a row.
         """
         if self._pending is not None and self._manager is not None:
+            error: Exception | None = None
             try:
                 self._manager.wait_until_finished()
                 if not (self.directory / str(self._pending)).exists():
                     raise OSError("the directory is not there after the save")
-            except Exception as error:
-                self._missed(error)
+            except Exception as caught:
+                error = caught
+            if not _all_agree(error is None):
+                self._missed(error or OSError("failed on another process"))
             else:
                 if _leads():
                     _remove(self.directory / f"{self._pending}{REPLACED}")
@@ -174,6 +183,8 @@ class Checkpointer:
                 `accept` gives a reason.
         """
         self.wait()
+        # Orbax lists the directory once; it does so anew after what follows.
+        self._drop_manager()
         if _leads():
             self._tidy()
         while (step := self._newest_sound()) >= 0:
@@ -226,7 +237,6 @@ class Checkpointer:
             number += 1
             kept = self.directory / f"{folder.name}.bad{number}"
         folder.rename(kept)
-        self._drop_manager()
         self._log(f"checkpoint {folder.name}: {reason}; kept aside as {kept.name}")
 
     def _tidy(self) -> None:
@@ -246,12 +256,17 @@ class Checkpointer:
 
     def _make_way(self, step: int) -> None:
         """Moves what has the name of the step out of the way."""
-        path = self.directory / str(step)
-        if path.is_dir() and not is_link(path):
-            path.rename(self.directory / f"{step}{REPLACED}")
+        moved = False
+        if _leads():
+            self._tidy()
+            path = self.directory / str(step)
+            moved = path.exists()
+            if path.is_dir() and not is_link(path):
+                path.rename(self.directory / f"{step}{REPLACED}")
+            elif moved:
+                self._set_aside(path, "is no directory")
+        if _agree(moved):
             self._drop_manager()
-        elif path.exists():
-            self._set_aside(path, "is no directory")
 
     def _missed(self, error: Exception) -> None:
         step, self._pending = self._pending, None
@@ -259,8 +274,7 @@ class Checkpointer:
         self._drop_manager()
         if _leads():
             with contextlib.suppress(OSError):
-                for path in self.directory.glob(f"{step}{UNFINISHED}*"):
-                    _remove(path)
+                self._remove_unfinished(f"{step}{UNFINISHED}*")
                 replaced = self.directory / f"{step}{REPLACED}"
                 if replaced.exists():
                     replaced.rename(self.directory / str(step))
@@ -269,6 +283,15 @@ class Checkpointer:
         if self._failures >= self._max_failures:
             raise SaveFailed(f"{line} ({count})") from error
         self._log(f"{line} ({count}); the run goes on")
+
+    def _remove_unfinished(self, pattern: str) -> None:
+        # Writes that are still under way may bring the folder back, a few times.
+        for _ in range(_REMOVALS):
+            if not (left := list(self.directory.glob(pattern))):
+                break
+            for path in left:
+                _remove(path)
+            time.sleep(_PAUSE_SECONDS)
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -295,7 +318,10 @@ class Checkpointer:
         write_digest(folder, step, array_entries(self._arrays, prints))
 
     def _drop_manager(self) -> None:
-        """Forgets Orbax's view of the directory, which is read anew when needed."""
+        """Closes Orbax's manager, whose list of steps is no longer that of the disk.
+
+        It holds barriers: all processes do this together.
+        """
         if self._manager is not None:
             with contextlib.suppress(Exception):
                 self._manager.close()
@@ -311,6 +337,13 @@ def _agree(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _all_agree(flag: bool) -> bool:
+    """Says whether the flag is set on every process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.bool_(flag)).all())
 
 
 def _remove(path: epath.Path) -> None:
