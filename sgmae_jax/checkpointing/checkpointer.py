@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -11,39 +12,40 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
-from sgmae_jax.checkpointing.commit import (
-    DIRECTORY_MODE,
-    UNFINISHED,
-    committing_with,
-)
-from sgmae_jax.checkpointing.digest import is_link, is_local, read_digest, write_digest
+from sgmae_jax.checkpointing.commit import DIRECTORY_MODE, committing_with
+from sgmae_jax.checkpointing.digest import read_digest, write_digest
 from sgmae_jax.checkpointing.errors import (
-    CheckpointError,
     Damaged,
     NoUsableCheckpoint,
     RestoreRefused,
     SaveFailed,
 )
 from sgmae_jax.checkpointing.fingerprint import as_text, fingerprints
+from sgmae_jax.checkpointing.folders import (
+    BAD,
+    forget_replaced,
+    is_local,
+    make_way,
+    set_aside,
+    step_folders,
+    tidy,
+    undo,
+)
+from sgmae_jax.checkpointing.processes import everywhere, on_first
 from sgmae_jax.checkpointing.quiet import mute_orbax
 from sgmae_jax.checkpointing.reading import (
-    REPLACED,
     array_entries,
     check_step,
     check_target,
     load_meta,
     load_state,
-    step_folders,
 )
 
 _SLOW_SECONDS = 1.0
-_REMOVALS, _PAUSE_SECONDS = 5, 0.1
-_NONE_THERE, _NONE_USABLE, _REFUSED = -1, -2, -3
+_NONE_THERE, _NONE_USABLE = -1, -2
 
 
 class Checkpointer:
@@ -81,10 +83,7 @@ class Checkpointer:
         self._arrays: Any = None
         self._words: dict[str, jax.Array] = {}
         mute_orbax()
-        if _leads() and not self.directory.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if is_local(self.directory):
-                os.chmod(self.directory, DIRECTORY_MODE)
+        on_first(self._make_directory)
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Starts writing a step and returns; the caller may donate the state.
@@ -114,7 +113,8 @@ class Checkpointer:
         )
         self._pending = step
         try:
-            self._make_way(step)
+            if on_first(lambda: make_way(self.directory, step, self._log)):
+                self._drop_manager()
             self._open().save(
                 step,
                 args=ocp.args.Composite(
@@ -123,7 +123,7 @@ class Checkpointer:
                 force=True,
             )
         except Exception as error:
-            self._missed(error)
+            self._missed(step, error)
 
     def wait(self) -> bool:
         """Waits until the running save, if any, is on the disk.
@@ -134,22 +134,25 @@ class Checkpointer:
         Raises:
             SaveFailed: after `max_failures` failed saves in a row.
         """
-        if self._pending is not None and self._manager is not None:
-            error: Exception | None = None
-            try:
-                self._manager.wait_until_finished()
-                if not (self.directory / str(self._pending)).exists():
-                    raise OSError("the directory is not there after the save")
-            except Exception as caught:
-                error = caught
-            if not _all_agree(error is None):
-                self._missed(error or OSError("failed on another process"))
-            else:
-                if _leads():
-                    _remove(self.directory / f"{self._pending}{REPLACED}")
-                self._failures = 0
-                self._pending = None
-        return self._failures == 0
+        step = self._pending
+        if step is None or self._manager is None:
+            return self._failures == 0
+        error: Exception | None = None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as caught:
+            error = caught
+        if not everywhere((self.directory / str(step)).exists()):
+            self._missed(step, error or OSError("not there after the save"))
+            return False
+        if not everywhere(error is None):
+            # What came after the commit has failed: deleting an older step.
+            self._drop_manager()
+            reason = _reason(error) if error else "see the log of another process"
+            self._log(f"checkpoint {step}: saved; an older one stays: {reason}")
+        on_first(lambda: forget_replaced(self.directory, step))
+        self._pending, self._failures = None, 0
+        return True
 
     def close(self) -> None:
         """Waits for the running save and frees the threads; raises nothing."""
@@ -185,9 +188,8 @@ class Checkpointer:
         self.wait()
         # Orbax lists the directory once; it does so anew after what follows.
         self._drop_manager()
-        if _leads():
-            self._tidy()
-        while (step := self._newest_sound()) >= 0:
+        on_first(lambda: tidy(self.directory, self._log))
+        while (step := on_first(self._newest_sound)) >= 0:
             folder = self.directory / str(step)
             digest = read_digest(folder, step)
             check_target(digest, target)
@@ -198,8 +200,7 @@ class Checkpointer:
                 return step, load_state(folder, digest, target), meta
             except Damaged as damage:
                 # The same on every process: a fingerprint is of the whole array.
-                if _leads():
-                    self._set_aside(folder, damage)
+                on_first(functools.partial(set_aside, folder, damage, self._log))
         if step == _NONE_USABLE:
             raise NoUsableCheckpoint(
                 f"no usable checkpoint in {self.directory}; the rejected ones are"
@@ -209,89 +210,32 @@ class Checkpointer:
 
     def _newest_sound(self) -> int:
         """Returns the newest step whose files are sound; sets others aside."""
-        result, refusal = _NONE_THERE, None
-        if _leads():
-            if any(self.directory.glob("*.bad")):
+        result = _NONE_USABLE if any(self.directory.glob(f"*{BAD}")) else _NONE_THERE
+        for step, folder in step_folders(self.directory).items():
+            try:
+                check_step(folder, step)
+                return step
+            except Damaged as damage:
+                set_aside(folder, damage, self._log)
                 result = _NONE_USABLE
-            for step, folder in step_folders(self.directory).items():
-                try:
-                    check_step(folder, step)
-                except Damaged as damage:
-                    self._set_aside(folder, damage)
-                    result = _NONE_USABLE
-                except RestoreRefused as error:
-                    result, refusal = _REFUSED, error
-                    break
-                else:
-                    result = step
-                    break
-        result = _agree(result)
-        if result == _REFUSED:
-            raise refusal or RestoreRefused("process 0 refused the checkpoint")
         return result
 
-    def _set_aside(self, folder: epath.Path, reason: CheckpointError | str) -> None:
-        number = 1
-        kept = self.directory / f"{folder.name}.bad"
-        while kept.exists() or is_link(kept):
-            number += 1
-            kept = self.directory / f"{folder.name}.bad{number}"
-        folder.rename(kept)
-        self._log(f"checkpoint {folder.name}: {reason}; kept aside as {kept.name}")
-
-    def _tidy(self) -> None:
-        """Ends what a killed process has begun."""
-        if not self.directory.exists():
-            return
-        for path in sorted(self.directory.iterdir(), key=lambda path: path.name):
-            if UNFINISHED in path.name:
-                _remove(path)
-                self._log(f"checkpoint {path.name}: unfinished; removed")
-            elif path.name.endswith(REPLACED):
-                successor = self.directory / path.name.removesuffix(REPLACED)
-                if successor.exists():
-                    _remove(path)
-                else:
-                    path.rename(successor)
-
-    def _make_way(self, step: int) -> None:
-        """Moves what has the name of the step out of the way."""
-        moved = False
-        if _leads():
-            self._tidy()
-            path = self.directory / str(step)
-            moved = path.exists()
-            if path.is_dir() and not is_link(path):
-                path.rename(self.directory / f"{step}{REPLACED}")
-            elif moved:
-                self._set_aside(path, "is no directory")
-        if _agree(moved):
-            self._drop_manager()
-
-    def _missed(self, error: Exception) -> None:
-        step, self._pending = self._pending, None
+    def _missed(self, step: int, error: Exception) -> None:
+        self._pending = None
         self._failures += 1
         self._drop_manager()
-        if _leads():
-            with contextlib.suppress(OSError):
-                self._remove_unfinished(f"{step}{UNFINISHED}*")
-                replaced = self.directory / f"{step}{REPLACED}"
-                if replaced.exists():
-                    replaced.rename(self.directory / str(step))
+        on_first(lambda: undo(self.directory, step))
         line = f"checkpoint {step}: not saved: {_reason(error)}"
         count = f"failed save {self._failures} of {self._max_failures} in a row"
         if self._failures >= self._max_failures:
             raise SaveFailed(f"{line} ({count})") from error
         self._log(f"{line} ({count}); the run goes on")
 
-    def _remove_unfinished(self, pattern: str) -> None:
-        # Writes that are still under way may bring the folder back, a few times.
-        for _ in range(_REMOVALS):
-            if not (left := list(self.directory.glob(pattern))):
-                break
-            for path in left:
-                _remove(path)
-            time.sleep(_PAUSE_SECONDS)
+    def _make_directory(self) -> None:
+        if not self.directory.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if is_local(self.directory):
+                os.chmod(self.directory, DIRECTORY_MODE)
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -326,31 +270,6 @@ class Checkpointer:
             with contextlib.suppress(Exception):
                 self._manager.close()
             self._manager = None
-
-
-def _leads() -> bool:
-    return jax.process_index() == 0
-
-
-def _agree(value: int) -> int:
-    """Gives every process the value of process 0."""
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
-def _all_agree(flag: bool) -> bool:
-    """Says whether the flag is set on every process."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.bool_(flag)).all())
-
-
-def _remove(path: epath.Path) -> None:
-    if path.is_dir() and not is_link(path):
-        path.rmtree()
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -9,12 +9,10 @@ from typing import Any
 from etils import epath
 from orbax.checkpoint._src.path import atomicity
 
-from sgmae_jax.checkpointing.digest import is_local
+from sgmae_jax.checkpointing.folders import UNFINISHED, is_local
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
-# Orbax takes names with this inside for unfinished work, and so do we.
-UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 def committing_with(

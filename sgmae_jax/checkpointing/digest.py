@@ -20,6 +20,7 @@ from typing import Any
 from etils import epath
 
 from sgmae_jax.checkpointing.errors import Damaged, RestoreRefused
+from sgmae_jax.checkpointing.folders import is_link, is_local
 
 DIGEST_FILE = "digest.json"
 SCHEMA = 1
@@ -44,16 +45,6 @@ class Digest:
     step: int
     files: Mapping[str, tuple[int, str]]
     arrays: Mapping[str, ArrayEntry]
-
-
-def is_local(path: epath.Path) -> bool:
-    """Says whether a path is on a mounted file system (not gs:// and the like)."""
-    return "://" not in os.fspath(path)
-
-
-def is_link(path: epath.Path) -> bool:
-    """Says whether a path is a symbolic link; object stores have none."""
-    return is_local(path) and os.path.islink(path)
 
 
 def write_digest(
@@ -99,7 +90,7 @@ def read_digest(folder: epath.Path, step: int) -> Digest:
     except FileNotFoundError:
         raise Damaged(f"file {DIGEST_FILE}: missing") from None
     except OSError as error:
-        raise _unreadable(DIGEST_FILE, error) from error
+        raise _unreadable(path, DIGEST_FILE, error) from error
     try:
         body = json.loads(raw)
         # Equality of the bytes leaves no room for blanks, key order or repeated
@@ -160,7 +151,7 @@ def _regular_files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
     try:
         children = sorted(folder.iterdir(), key=lambda child: child.name)
     except OSError as error:
-        raise _unreadable(prefix or ".", error) from error
+        raise _unreadable(folder, prefix or ".", error) from error
     for child in children:
         name = prefix + child.name
         if is_local(child):
@@ -190,18 +181,16 @@ def _hash_file(folder: epath.Path, name: str) -> tuple[int, str]:
                 state.update(chunk)
                 size += len(chunk)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(folder / name, name, error) from error
     return size, state.hexdigest()
 
 
-def _unreadable(name: str, error: OSError) -> Damaged | RestoreRefused:
-    reason = f"file {name}: {(error.strerror or str(error)).lower()}"
-    # A file that this user may not read is not damaged.
-    return (
-        RestoreRefused(reason)
-        if isinstance(error, PermissionError)
-        else Damaged(reason)
-    )
+def _unreadable(path: epath.Path, name: str, error: OSError) -> Exception:
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error, PermissionError):
+        # A file that this user may not read is not damaged.
+        return RestoreRefused(f"{path}: {reason}")
+    return Damaged(f"file {name}: {reason}")
 
 
 def _self_hash(body: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,6 @@ from sgmae_jax.checkpointing.digest import (
     ArrayEntry,
     Digest,
     check_files,
-    is_link,
     read_digest,
 )
 from sgmae_jax.checkpointing.errors import (
@@ -24,30 +22,9 @@ from sgmae_jax.checkpointing.errors import (
     RestoreRefused,
 )
 from sgmae_jax.checkpointing.fingerprint import as_text, fingerprints, named_leaves
+from sgmae_jax.checkpointing.folders import is_link, step_folders
 
-# A step that is being written anew lies here until its successor is complete.
-REPLACED = ".replaced"
-_STEP_NAME = re.compile(r"(0|[1-9][0-9]{0,17})(" + re.escape(REPLACED) + ")?")
 _SHOWN = 5
-
-
-def step_folders(directory: epath.Path) -> dict[int, epath.Path]:
-    """Lists the step directories, newest first, by number and not by date.
-
-    Args:
-        directory: where the step directories lie; may be absent.
-
-    Returns:
-        Folder by step number. Other names are no steps and are left alone.
-    """
-    found: dict[int, epath.Path] = {}
-    if not directory.exists():
-        return found
-    for path in directory.iterdir():
-        match = _STEP_NAME.fullmatch(path.name)
-        if match and path.is_dir() and not (match[2] and int(match[1]) in found):
-            found[int(match[1])] = path
-    return dict(sorted(found.items(), reverse=True))
 
 
 def check_step(folder: epath.Path, step: int) -> Digest:

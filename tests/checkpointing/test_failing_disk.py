@@ -4,9 +4,11 @@ import os
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
 from checkpoint_states import assert_equal, make_state, names, target_of
+from orbax.checkpoint._src.path import deleter
 
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed, commit
 
@@ -140,6 +142,44 @@ def test_no_old_step_goes_for_a_failed_one(tmp_path, lines, monkeypatch):
     assert checkpointer.wait()
     assert names(tmp_path) == ["3"]
     checkpointer.close()
+
+
+def test_an_old_step_that_cannot_be_deleted(saved, lines, monkeypatch):
+    directory, checkpointer = saved
+    checkpointer.close()
+    checkpointer = Checkpointer(directory, keep=1, log=lines.append)
+
+    def refuse_deletion(self, steps):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(
+        deleter.StandardCheckpointDeleter, "delete_steps", refuse_deletion
+    )
+    checkpointer.save(3, make_state(3), {})
+    assert checkpointer.wait()
+    assert lines == ["checkpoint 3: saved; an older one stays: operation not permitted"]
+    monkeypatch.undo()
+    checkpointer.save(4, make_state(4), {})
+    assert checkpointer.wait()
+    assert names(directory) == ["4"]
+    checkpointer.close()
+
+
+def test_a_slow_disk_is_told_of(tmp_path, lines, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, log=lines.append)
+    state = make_state()
+    checkpointer.save(1, state, {})
+    checkpointer.wait()
+    flush = commit._flush
+    monkeypatch.setattr(commit, "_flush", lambda path: (time.sleep(0.1), flush(path)))
+    begin = time.monotonic()
+    checkpointer.save(2, state, {})
+    assert time.monotonic() - begin < 1.0  # the run goes on meanwhile
+    checkpointer.save(3, state, {})
+    assert len(lines) == 1
+    assert lines[0].startswith("checkpoint 3: waited ") and "for 2 to end" in lines[0]
+    checkpointer.close()
+    assert names(tmp_path) == ["1", "2", "3"]
 
 
 def test_a_directory_that_vanished_is_a_failed_save(tmp_path, lines):
