@@ -1,0 +1,168 @@
+"""The MAE method as the loop sees it: devices, batches, buckets, and learning."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgmae_jax import methods
+from sgmae_jax.config import default_config
+from sgmae_jax.methods.base import Run
+from sgmae_jax.methods.image import make_autoencoder, training_flops
+from sgmae_jax.training.mesh import put_batch, state_shardings
+from sgmae_jax.training.state import init_state
+from sgmae_jax.training.step import make_step
+
+KEY = jax.random.key(5)
+
+
+def tiny_config(**changes):
+    config = default_config("mae")
+    config.steps = 10
+    config.data.image_size = (16, 24)
+    config.data.batch_size = 16
+    config.model.width, config.model.depth, config.model.heads = 32, 2, 2
+    config.model.decoder_width, config.model.decoder_heads = 16, 2
+    config.model.decoder_depth = 1
+    config.optim.base_lr = 2e-2
+    for name, value in changes.items():
+        section, field = name.split("__")
+        config[section][field] = value
+    return config
+
+
+def build(config, steps=10):
+    return methods.load("mae").build(config, Run(10, steps))
+
+
+def batch_of(count=16, first=0, epoch=0):
+    ids = np.arange(first, first + count, dtype=np.int32)
+    images = [
+        np.random.default_rng(int(i)).integers(0, 256, (16, 24, 3), np.uint8)
+        for i in ids
+    ]
+    return {
+        "image": np.stack(images),
+        "label": np.zeros(count, np.int32),
+        "id": ids,
+        "epoch": np.full(count, epoch, np.int32),
+    }
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (8, 1), (4, 2), (1, 8)])
+def test_devices_change_no_mask_and_hardly_a_loss(shape):
+    method = build(tiny_config())
+    start = functools.partial(init_state, method)
+    picture = jax.jit(method.picture, static_argnums=4)
+    found = []
+    for data, fsdp in ((1, 1), shape):
+        auto = (jax.sharding.AxisType.Auto,) * 2
+        mesh = jax.make_mesh(
+            (data, fsdp), ("data", "fsdp"), auto, devices=jax.devices()[: data * fsdp]
+        )
+        shardings = state_shardings(jax.eval_shape(start, KEY), mesh)
+        state = jax.device_put(jax.jit(start)(KEY), shardings)
+        batch = put_batch(batch_of(), mesh)
+        hidden = picture(state.params, batch, KEY, 0, 0.75).hidden
+        step = jax.jit(make_step(method), static_argnums=2)
+        losses = []
+        for _ in range(3):
+            state, metrics = step(state, {"train": batch}, 0.75)
+            losses.append(float(metrics["loss"]))
+        found.append((np.asarray(hidden), losses))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=2e-6)
+
+
+def test_a_mask_follows_the_example_and_the_epoch_not_the_batch():
+    method = build(tiny_config())
+    params = method.init(KEY)
+
+    def hidden(batch):
+        return np.asarray(method.picture(params, batch, KEY, 0, 0.75).hidden)
+
+    whole = hidden(batch_of(8))
+    np.testing.assert_array_equal(hidden(batch_of(4, first=4)), whole[4:])
+    reverse = {name: rows[::-1] for name, rows in batch_of(8).items()}
+    np.testing.assert_array_equal(hidden(reverse), whole[::-1])
+    assert not np.array_equal(hidden(batch_of(8, epoch=1)), whole)
+
+
+def test_accumulation_is_the_same_step():
+    method = build(tiny_config())
+    state = init_state(method, KEY)
+    batches = {"train": batch_of()}
+    results = []
+    for parts in (1, 4):
+        step = jax.jit(make_step(method, accumulate=parts), static_argnums=2)
+        _, metrics = step(state, batches, 0.75)
+        results.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+
+
+def test_one_program_a_bucket_of_a_moving_ratio():
+    config = tiny_config(mask__ratio=0.5, mask__ratio_end=0.9, mask__buckets=3)
+    method = build(config)
+    step = jax.jit(make_step(method), static_argnums=2)
+    state = jax.jit(functools.partial(init_state, method))(KEY)
+    ratios = [method.phase(i) for i in range(10)]
+    for ratio in ratios:
+        state, _ = step(state, {"train": batch_of()}, ratio)
+    assert step._cache_size() == len(set(ratios)) == 3
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_the_loss_falls(norm_pix):
+    method = build(tiny_config(method__norm_pix=norm_pix), steps=40)
+    step = jax.jit(make_step(method), static_argnums=2)
+    state = jax.jit(functools.partial(init_state, method))(KEY)
+    smooth = np.linspace(0, 255, 24).astype(np.uint8)
+    batch = batch_of() | {"image": np.tile(smooth[None, None, :, None], (16, 16, 1, 3))}
+    losses = []
+    for _ in range(40):
+        state, metrics = step(state, {"train": batch}, 0.75)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_features_use_no_mask_and_both_pools_work():
+    images = batch_of(4)["image"]
+    for pool in ("mean", "cls"):
+        method = build(tiny_config(eval__pool=pool))
+        params = method.init(KEY)
+        features = method.features["encoder"](params, images)
+        assert features.shape == (4, 32)
+        again = method.features["encoder"](params, images)
+        np.testing.assert_array_equal(features, again)
+
+
+@pytest.mark.parametrize(
+    ("preset", "patch", "gflop"),
+    [("vit_s", 16, 39.0), ("vit_b", 16, 58.7), ("vit_l", 16, 124.5)],
+)
+def test_flops_are_those_of_the_published_table(preset, patch, gflop):
+    config = default_config("mae")
+    config.data.image_size = 224
+    config.model.preset, config.model.patch_size = preset, patch
+    model = make_autoencoder(config)
+    assert training_flops(model, 0.75) / 1e9 == pytest.approx(gflop, rel=0.01)
+
+
+def test_a_guided_mask_gets_features_without_gradient(tmp_path, monkeypatch):
+    (tmp_path / "guided_masks.py").write_text(
+        "from sgmae_jax.masking import num_keep, select\n"
+        "def by_feature(keys, context, *, ratio, layer):\n"
+        "    norms = (context.features(layer) ** 2).sum(-1)\n"
+        "    mask = select(norms, num_keep(context.grid[0] * context.grid[1], ratio))\n"
+        "    return mask._replace(gate=mask.gate * norms / norms)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = tiny_config(mask__fn="guided_masks:by_feature")
+    config.mask.options.layer = -1
+    method = build(config)
+    state = jax.jit(functools.partial(init_state, method))(KEY)
+    step = jax.jit(make_step(method), static_argnums=2)
+    _, metrics = step(state, {"train": batch_of()}, 0.75)
+    assert jnp.isfinite(metrics["loss"]) and int(metrics["skipped"]) == 0
