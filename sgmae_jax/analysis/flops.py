@@ -1,9 +1,4 @@
-"""How much arithmetic a masked autoencoder costs, and how much of the peak it gets.
-
-Counted in multiply-adds (MAC) of the matrix products; norms, softmax and
-activations are left out, as is usual. One MAC is two FLOP, and a backward pass costs
-two forward passes, so a training step is 6 FLOP per forward MAC.
-"""
+"""How much arithmetic training costs, and how much of the devices' peak it gets."""
 
 from __future__ import annotations
 
@@ -45,117 +40,12 @@ _PEAKS = (
 )
 
 
-def transformer_macs(
-    tokens: int, *, width: int, depth: int, mlp_ratio: float = 4.0
-) -> int:
-    """MAC of `depth` transformer blocks on `tokens` tokens (class token included)."""
-    dense = round((4 + 2 * mlp_ratio) * width**2)
-    return depth * (tokens * dense + 2 * tokens**2 * width)
-
-
-def encoder_macs(
-    tokens: int,
-    *,
-    patches: int,
-    patch_values: int,
-    width: int,
-    depth: int,
-    mlp_ratio: float = 4.0,
-) -> int:
-    """MAC of the encoder's forward pass for one image.
-
-    Args:
-        tokens: patches the blocks see; the class token is added here.
-        patches: patches that are embedded: all of them, masked ones too.
-        patch_values: numbers in a patch.
-        width: D.
-        depth: blocks.
-        mlp_ratio: hidden width of the MLP over D.
-
-    Returns:
-        Multiply-adds.
-    """
-    blocks = transformer_macs(tokens + 1, width=width, depth=depth, mlp_ratio=mlp_ratio)
-    return patches * patch_values * width + blocks
-
-
-def decoder_macs(
-    *,
-    patches: int,
-    kept: int,
-    patch_values: int,
-    encoder_width: int,
-    width: int,
-    depth: int,
-    mlp_ratio: float = 4.0,
-) -> int:
-    """MAC of the decoder's forward pass for one image: embed, blocks, prediction.
-
-    Args:
-        patches: N; the blocks see N + 1 tokens.
-        kept: K; K + 1 tokens are projected to the decoder's width.
-        patch_values: numbers predicted per patch.
-        encoder_width: width of the latent.
-        width: width of the decoder.
-        depth: blocks of the decoder.
-        mlp_ratio: hidden width of the MLP over the width.
-
-    Returns:
-        Multiply-adds.
-    """
-    embed = (kept + 1) * encoder_width * width
-    blocks = transformer_macs(
-        patches + 1, width=width, depth=depth, mlp_ratio=mlp_ratio
-    )
-    return embed + blocks + (patches + 1) * width * patch_values
-
-
-def mae_macs(
-    *,
-    patches: int,
-    kept: int,
-    patch_values: int,
-    width: int,
-    depth: int,
-    decoder_width: int,
-    decoder_depth: int,
-    mlp_ratio: float = 4.0,
-) -> int:
-    """MAC of one masked autoencoder forward pass for one image.
-
-    Args:
-        patches: N.
-        kept: K, the patches the encoder sees.
-        patch_values: numbers in a patch.
-        width: encoder width.
-        depth: encoder blocks.
-        decoder_width: decoder width.
-        decoder_depth: decoder blocks.
-        mlp_ratio: of both.
-
-    Returns:
-        Multiply-adds.
-    """
-    return encoder_macs(
-        kept,
-        patches=patches,
-        patch_values=patch_values,
-        width=width,
-        depth=depth,
-        mlp_ratio=mlp_ratio,
-    ) + decoder_macs(
-        patches=patches,
-        kept=kept,
-        patch_values=patch_values,
-        encoder_width=width,
-        width=decoder_width,
-        depth=decoder_depth,
-        mlp_ratio=mlp_ratio,
-    )
-
-
 def train_flops(macs: int) -> int:
-    """FLOP of forward and backward pass, given the forward pass in MAC."""
+    """FLOP of a training step from the MAC of its forward pass.
+
+    Two a MAC, and a backward pass costs two forward passes. What rematerialisation
+    computes again is not counted.
+    """
     return 6 * macs
 
 
@@ -176,7 +66,7 @@ def peak_flops(device_kind: str) -> float | None:
     return None
 
 
-def mfu(
+def model_flops_utilisation(
     images_per_second: float,
     flops_per_image: float,
     device_kind: str,

@@ -104,19 +104,19 @@ def _accuracies(
     share = np.bincount(fit_y, minlength=num_classes) / len(fit_y)
     targets = np.eye(num_classes)[fit_y] - share
 
+    # Scores are left (gram + a)⁻¹ right, in the smaller of the two spaces.
     items, width = fit_x.shape
     if width <= items:
-        values, vectors = np.linalg.eigh(fit_x.T @ fit_x / items)
-        projected = x @ vectors
-        coefficients = vectors.T @ (fit_x.T @ targets) / items
+        gram, left, right = fit_x.T @ fit_x, x, fit_x.T @ targets / items
     else:
-        values, vectors = np.linalg.eigh(fit_x @ fit_x.T / items)
-        projected = x @ (fit_x.T @ vectors) / items
-        coefficients = vectors.T @ targets
-    values = np.maximum(values, 0)
+        gram, left, right = fit_x @ fit_x.T, x @ fit_x.T / items, targets
+    gram /= items
+    if len(penalties) == 1:
+        solved = [np.linalg.solve(gram + penalties[0] * np.eye(len(gram)), right)]
+    else:
+        values, vectors = np.linalg.eigh(gram)
+        values, turned = np.maximum(values, 0), vectors.T @ right
+        solved = [vectors @ (turned / (values + a)[:, None]) for a in penalties]
     return [
-        float(
-            np.mean(np.argmax(projected / (values + a) @ coefficients + share, 1) == y)
-        )
-        for a in penalties
+        float(np.mean(np.argmax(left @ weights + share, 1) == y)) for weights in solved
     ]

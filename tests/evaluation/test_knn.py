@@ -1,5 +1,6 @@
 import logging
 
+import jax
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
@@ -99,6 +100,17 @@ def test_a_zero_vector_votes_like_an_orthogonal_one():
     assert accuracy == 1.0
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 333, 1000])
+@pytest.mark.parametrize("k", [1, 3, 20])
+@pytest.mark.parametrize("levels", [2, 5, 10**6])
+def test_top_k_in_two_rounds_is_top_k(n, k, levels):
+    # Few levels: many ties, which must fall the same way.
+    x = np.random.default_rng(n).integers(levels, size=(40, n)).astype(np.float32)
+    k = min(k, n)
+    for found, expected in zip(knn._top_k(x, k), jax.lax.top_k(x, k), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_k_beyond_the_fit_set_is_cut_and_told(caplog):
     fit_x, fit_y = clusters(0, 6)
     x, y = clusters(1, 50)
@@ -108,17 +120,13 @@ def test_k_beyond_the_fit_set_is_cut_and_told(caplog):
     assert cut == knn_accuracy(fit_x, fit_y, x, y, k=6, num_classes=5)
 
 
-def one_compilation_size():
-    return knn._vote._cache_size()
-
-
 def test_one_compilation_for_all_chunks(monkeypatch):
     fit_x, fit_y = clusters(0, 90)
     x, y = clusters(1, 50)
     monkeypatch.setattr(knn, "_SIMILARITIES", 8 * 90)
-    before = one_compilation_size()
+    before = knn._vote._cache_size()
     knn_accuracy(fit_x, fit_y, x, y, k=3, num_classes=5)
-    assert one_compilation_size() == before + 1
+    assert knn._vote._cache_size() == before + 1
 
 
 GOOD = dict(

@@ -1,0 +1,306 @@
+"""One self-contained page about a run, from what lies in its directory."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sgmae_jax import __version__
+from sgmae_jax.analysis.charts import Point, line_chart, percent, short
+from sgmae_jax.analysis.style import CSS
+
+# Drawn first and under these titles; other numbers in the log follow in a fold.
+_CHARTS = {
+    "loss": "Loss",
+    "lr": "Learning rate",
+    "images_per_second": "Images per second",
+}
+_KINDS = {"knn": "kNN", "probe": "linear probe"}
+_PICTURES = 8
+_COLUMNS = (
+    "From left to right: input, masked input, reconstruction of every patch, "
+    "reconstruction with the visible patches."
+)
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Starts of paths: root, home, drive, parent. `3/4` and `img/s` are not among them.
+_PATH = re.compile(
+    r"""(?:file://|(?<![\w.:/\\])(?:~[\w.-]*/|\.{0,2}/(?=[\w.~-])|[A-Za-z]:\\|\\\\))"""
+    r"""[^\s"'<>|,;()\[\]{}]*"""
+)
+
+
+def write_report(workdir: str | os.PathLike) -> Path:
+    """Writes `report.html`: scores, curves, pictures and config of a run.
+
+    Reads config.json, metrics.jsonl, scores.json and pictures/*.png; what is missing
+    or damaged is left out. The page needs no network and no script, and names no
+    directory of the machine.
+
+    Args:
+        workdir: a run directory.
+
+    Returns:
+        Path of the page.
+    """
+    workdir = Path(workdir)
+    config = _flat(_read_json(workdir / "config.json"))
+    rows = _read_metrics(workdir / "metrics.jsonl")
+    title = " · ".join(
+        str(config[name])
+        for name in ("method.name", "model.preset", "data.source")
+        if config.get(name)
+    )
+    sections = [
+        _facts(rows),
+        _scores(_read_json(workdir / "scores.json")),
+        _curves(rows),
+        _pictures(sorted(workdir.glob("pictures/*.png"), key=_order)),
+        _config(config),
+    ]
+    body = "".join(sections) or "<p>There is nothing to report yet.</p>"
+    heading = _text(title or "Training run")
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{heading}</title><style>{CSS}</style></head><body><main>"
+        f"<header><h1>{heading}</h1></header>{body}"
+        f"<footer>sgmae_jax {__version__}</footer></main></body></html>\n"
+    )
+    path = workdir / "report.html"
+    partial = workdir / ".report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _facts(rows: Mapping[float, Mapping[str, float]]) -> str:
+    """The few numbers one looks for first."""
+    series = {name: _finite_values(rows, name) for name in _names(rows)}
+    facts = []
+    if rows:
+        facts.append(("steps", short(max(rows))))
+    if epochs := series.get("epoch"):
+        facts.append(("epochs", short(round(epochs[-1], 2))))
+    if loss := series.get("loss"):
+        facts.append(("final loss", short(loss[-1])))
+    if speed := series.get("images_per_second"):
+        facts.append(("images/s, median", short(round(statistics.median(speed), 1))))
+    if use := series.get("mfu"):
+        facts.append(("of peak, median", percent(statistics.median(use))))
+    if skipped := sum(series.get("skipped", ())):
+        facts.append(("steps skipped", short(skipped)))
+    if bad := max(series.get("bad_images", (0,))):
+        facts.append(("bad images", short(bad)))
+    tiles = "".join(
+        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
+        for name, value in facts
+    )
+    return f'<dl class="facts">{tiles}</dl>' if tiles else ""
+
+
+def _scores(scores: Any) -> str:
+    """Accuracy of frozen features, the run's own beside the baselines."""
+    if not isinstance(scores, dict):
+        return ""
+    rows = {name: row for name, row in scores.items() if isinstance(row, dict) and row}
+    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    if not kinds:
+        return ""
+    head = "".join(f"<th>{_text(_KINDS.get(kind, kind))}</th>" for kind in kinds)
+    body = ""
+    for name, row in rows.items():
+        own = ' class="own"' if name.startswith("trained") else ""
+        cells = "".join(_score_cell(row.get(kind)) for kind in kinds)
+        body += f'<tr{own}><th scope="row">{_text(name)}</th>{cells}</tr>'
+    return _section(
+        "Scores",
+        "<p>Accuracy on held-out images, from frozen features.</p>"
+        + _scrolling(
+            "Scores",
+            f'<table class="scores"><thead><tr><th>features</th>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table>",
+        ),
+    )
+
+
+def _score_cell(value: Any) -> str:
+    number = _number(value)
+    if not math.isfinite(number):
+        return "<td>–</td>"
+    width = 100 * min(max(number, 0.0), 1.0)
+    bar = f'<span class="bar"><i style="width:{width:.1f}%"></i></span>'
+    return f"<td>{percent(number)}{bar}</td>"
+
+
+def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:
+    names = _names(rows)
+    scored = [name for name in names if name.startswith("eval/")]
+    charts = [
+        line_chart(title, {"last": _series(rows, name)})
+        for name, title in _CHARTS.items()
+        if name in names
+    ]
+    evaluated = {}
+    for name in scored:
+        kind = name.removeprefix("eval/")
+        evaluated[_KINDS.get(kind, kind)] = _series(rows, name)
+    charts.append(line_chart("Accuracy of frozen features", evaluated, form=percent))
+    others = [
+        line_chart(name, {"last": _series(rows, name)})
+        for name in names
+        if name not in (*_CHARTS, *scored, "step", "epoch")
+    ]
+    drawn, folded = "".join(charts), "".join(others)
+    content = f'<div class="charts">{drawn}</div>' if drawn else ""
+    if folded:
+        content += (
+            "<details><summary>More numbers from the log</summary>"
+            f'<div class="charts">{folded}</div></details>'
+        )
+    return _section("Curves", content)
+
+
+def _pictures(paths: Sequence[Path]) -> str:
+    """The latest picture open, earlier ones (evenly chosen) folded below."""
+    sheets = []
+    for path in _spread(paths, _PICTURES):
+        data = path.read_bytes()
+        if not data.startswith(_PNG):
+            continue
+        kind, number = _order(path)
+        name = kind.replace("_", " ").strip() or "picture"
+        when = f"step {short(number)}" if number >= 0 else path.stem
+        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        image = f'<img src="{source}" alt="{_text(f"{name}, {when}")}" loading="lazy">'
+        sheets.append((when, f"<figure>{image}</figure>"))
+    if not sheets:
+        return ""
+    *earlier, (when, latest) = sheets
+    intro = f"<p>{_COLUMNS}</p>" if kind == "reconstruction" else ""
+    content = f"{intro}<h3>{_text(when)}</h3>{latest}" + "".join(
+        f"<details><summary>{_text(when)}</summary>{sheet}</details>"
+        for when, sheet in reversed(earlier)
+    )
+    return _section("Pictures", content)
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    if not config:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{_text(name)}</th><td>{_value(value)}</td></tr>'
+        for name, value in config.items()
+    )
+    table = _scrolling("Configuration", f'<table class="config">{rows}</table>')
+    fold = f"<details><summary>{len(config)} fields</summary>{table}</details>"
+    return _section("Configuration", fold)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+
+
+def _scrolling(label: str, table: str) -> str:
+    # Focusable, so that a wide table can be scrolled by keyboard.
+    return (
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">'
+        f"{table}</div>"
+    )
+
+
+def _text(value: str) -> str:
+    """Safe in HTML, and without directories or user names of the machine."""
+    return html.escape(_PATH.sub(_file_name, value))
+
+
+def _file_name(found: re.Match[str]) -> str:
+    """The name of a file stays; of a directory nothing, it may be a user's name."""
+    last = re.split(r"[/\\]", found[0])[-1]
+    return f"…/{last}" if "." in last.strip(".") else "…"
+
+
+def _value(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, str):
+        # A path as a whole may hold blanks.
+        whole = _PATH.match(value)
+        return _text(value.replace(" ", "_") if whole else value)
+    return _text(json.dumps(value, ensure_ascii=False))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_metrics(path: Path) -> dict[float, dict[str, float]]:
+    """Numbers by step; what a resumed run wrote again counts, the first does not."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    rows: dict[float, dict[str, float]] = {}
+    for line in lines:
+        try:
+            values = json.loads(line)
+            step = _number(values.pop("step"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # half a line: the run was killed while writing it
+        if math.isfinite(step):
+            numbers = {name: _number(value) for name, value in values.items()}
+            rows.setdefault(step, {}).update(numbers)
+    return dict(sorted(rows.items()))
+
+
+def _number(value: Any) -> float:
+    """The number, or NaN where there is none: null, NaN and infinity are gaps."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def _names(rows: Mapping[float, Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows.values() for name in row))
+
+
+def _series(rows: Mapping[float, Mapping[str, float]], name: str) -> list[Point]:
+    return [(step, row[name]) for step, row in rows.items() if name in row]
+
+
+def _finite_values(rows: Mapping[float, Mapping[str, float]], name: str) -> list[float]:
+    return [value for _, value in _series(rows, name) if math.isfinite(value)]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree} if prefix else {}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _order(path: Path) -> tuple[str, int]:
+    """Kind and step of a picture: `reconstruction_00000800.png`."""
+    found = re.fullmatch(r"(.*?)_?(\d+)", path.stem)
+    return (found[1], int(found[2])) if found else (path.stem, -1)
+
+
+def _spread(paths: Sequence[Path], count: int) -> Iterable[Path]:
+    """At most `count`, evenly chosen, first and last among them."""
+    if len(paths) <= count:
+        return paths
+    return [paths[i * (len(paths) - 1) // (count - 1)] for i in range(count)]
