@@ -48,7 +48,8 @@ thead th{color:var(--soft);font-size:.9rem}
 .bar{display:block;height:4px;margin-top:.2rem;background:var(--rule);border-radius:2px}
 .bar i{display:block;height:100%;background:var(--soft);border-radius:2px}
 .own .bar i{background:var(--s0)}
-.config{font-size:.9rem}
+.config{font-size:.9rem;width:100%}
+.config td{overflow-wrap:anywhere}
 .config th{color:var(--soft);white-space:nowrap}
 img{display:block;max-width:100%;height:auto;margin:.5rem 0;border-radius:8px;
 border:1px solid var(--rule)}
