@@ -169,7 +169,7 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
         if not good:
             raise ConfigError(message)
 
-    from sgmae_jax.models.presets import PRESETS
+    from sgmae_jax.models.presets import PRESETS, encoder_size
 
     if config.task != "pretrain":
         return  # model, method and mask come from the checkpoint
@@ -204,11 +204,11 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
             f"config.data.image_size = {config.data.image_size}: its {axis} must be a "
             f"multiple of model.patch_size = {config.model.patch_size}",
         )
-    size = PRESETS.get(preset)
-    width = config.model.width or (size and size.width)
-    heads = config.model.heads or (size and size.heads)
+    size = encoder_size(
+        preset, config.model.width, config.model.depth, config.model.heads
+    )
     for key, total, parts in (
-        ("model.width", width, heads),
+        ("model.width", size.width, size.heads),
         ("model.decoder_width", config.model.decoder_width, config.model.decoder_heads),
     ):
         need(

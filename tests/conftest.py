@@ -12,6 +12,12 @@ os.environ["XLA_FLAGS"] = (
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
+# Many tests start the same small program in a process of its own.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:

@@ -40,15 +40,6 @@ _PEAKS = (
 )
 
 
-def train_flops(macs: int) -> int:
-    """FLOP of a training step from the MAC of its forward pass.
-
-    Two a MAC, and a backward pass costs two forward passes. What rematerialisation
-    computes again is not counted.
-    """
-    return 6 * macs
-
-
 def peak_flops(device_kind: str) -> float | None:
     """Dense bfloat16 FLOP/s of one device of this kind; None where we do not know.
 
@@ -76,7 +67,7 @@ def model_flops_utilisation(
 
     Args:
         images_per_second: over all devices.
-        flops_per_image: useful FLOP, from `train_flops`; recomputed ones do not count.
+        flops_per_image: useful FLOP, as `sgmae_jax.models.macs` counts them.
         device_kind: `jax.Device.device_kind`.
         devices: number of devices, at least 1.
 

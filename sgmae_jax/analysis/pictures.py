@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
@@ -69,12 +70,15 @@ def reconstruction_sheet(
             f"{shapes[0]} and {shapes[1]}"
         )
     shift, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    truth = patchify((shown / np.float32(255) - shift) / scale, patch_size)
+    normal = (shown / np.float32(255) - shift) / scale
+    truth = patchify(jnp.asarray(normal), patch_size)
     predicted = np.asarray(pred, np.float32)
     if norm_pix:
         _, patch_mean, patch_std = normalise_patches(truth)
         predicted = predicted * np.asarray(patch_std) + np.asarray(patch_mean)
-    pixels = np.asarray(unpatchify(predicted, patch_size, grid)) * scale + shift
+    pixels = (
+        np.asarray(unpatchify(jnp.asarray(predicted), patch_size, grid)) * scale + shift
+    )
     # A diverged model predicts NaN: black, rather than a warning and any colour.
     pixels = np.nan_to_num(pixels, nan=0, posinf=1, neginf=0)
     made = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)

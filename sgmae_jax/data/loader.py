@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -141,7 +141,7 @@ class Loader:
         epoch, ids = self._rows(step)
         return self._make(epoch, ids)
 
-    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, Batch]]:
+    def iterate(self, start_step: int = 0) -> Generator[tuple[int, Batch], None, None]:
         """Yields (step, batch) from a step on, without end, made ahead by threads.
 
         Closing the iterator (or leaving it to the garbage collector) stops the threads.

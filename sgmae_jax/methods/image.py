@@ -20,14 +20,14 @@ from sgmae_jax.masking import (
 )
 from sgmae_jax.methods.base import Batch, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
-from sgmae_jax.models.macs import autoencoder_macs
-from sgmae_jax.models.presets import PRESETS
+from sgmae_jax.models.macs import autoencoder_macs, train_flops
+from sgmae_jax.models.presets import encoder_size
 
 
 def make_autoencoder(config) -> Autoencoder:
     """The autoencoder that a config's `model` and `data` sections describe."""
     part = config.model
-    size = PRESETS.get(part.preset)
+    size = encoder_size(part.preset, part.width, part.depth, part.heads)
     patch_size = pair(part.patch_size)
     shared = {
         "grid": grid_of(config),
@@ -41,9 +41,9 @@ def make_autoencoder(config) -> Autoencoder:
     patch_values = patch_size[0] * patch_size[1] * config.data.channels
     encoder = Encoder(
         patch_values=patch_values,
-        width=part.width or size.width,
-        depth=part.depth or size.depth,
-        heads=part.heads or size.heads,
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
         **shared,
     )
     decoder = Decoder(
@@ -142,11 +142,8 @@ def pooled_features(
     return features
 
 
-def training_flops(model: Autoencoder, ratio: float) -> float:
-    """FLOPs of one masked training step for one image: 2 a MAC, three forwards.
-
-    Reference: the usual count for transformers, backward = 2 forwards.
-    """
+def training_flops(model: Autoencoder, ratio: Any) -> float:
+    """FLOPs of one masked training step for one image, at a (static) mask ratio."""
     height, width = model.grid
     encoder, decoder = model.encoder, model.decoder
     macs = autoencoder_macs(
@@ -159,7 +156,7 @@ def training_flops(model: Autoencoder, ratio: float) -> float:
         decoder_depth=decoder.depth,
         mlp_ratio=encoder.mlp_ratio,
     )
-    return 6.0 * macs
+    return train_flops(macs)
 
 
 def _layer(layer: int) -> int:

@@ -24,3 +24,19 @@ PRESETS = {
 
 # The authors' decoder, the same for every encoder.
 DECODER = Size(512, 8, 16)
+
+
+def encoder_size(
+    preset: str, width: int | None, depth: int | None, heads: int | None
+) -> Size:
+    """A preset's size, or a free one; what is given here goes before the preset.
+
+    Args:
+        preset: a name in `PRESETS`, or empty where all three are given.
+        width: D, or None.
+        depth: number of blocks, or None.
+        heads: attention heads, or None.
+    """
+    given = {"width": width, "depth": depth, "heads": heads}
+    wished = {name: value for name, value in given.items() if value is not None}
+    return PRESETS[preset]._replace(**wished) if preset else Size(**wished)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -69,7 +71,7 @@ def state_shardings(shapes: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(place, shapes)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """This process' rows of a batch as global arrays."""
     sharding = NamedSharding(mesh, BATCH)
     return {

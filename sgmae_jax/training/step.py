@@ -34,7 +34,8 @@ def make_step(
 
     def step_fn(state: TrainState, batches: Batches, phase: Hashable):
         key = jax.random.wrap_key_data(state.key)
-        params, opts, metrics = dict(state.params), [], {}
+        params, opts = dict(state.params), []
+        metrics: Metrics = {}
         finite = jnp.bool_(True)
         for update, opt in zip(method.updates, state.opt, strict=True):
             act = _accumulated(update.gradient, accumulate)

@@ -112,3 +112,12 @@ def autoencoder_macs(
         depth=decoder_depth,
         mlp_ratio=mlp_ratio,
     )
+
+
+def train_flops(macs: int) -> int:
+    """FLOP of a training step from the MAC of its forward pass.
+
+    Two a MAC, and a backward pass costs two forward passes. What rematerialisation
+    computes again is not counted.
+    """
+    return 6 * macs
