@@ -74,15 +74,21 @@ def library_attention(
     key_valid: Bool[Array, "B T"] | None,
     kind: Literal["xla", "cudnn"],
 ) -> Float[Array, "B T H d"]:
-    """The same by `jax.nn.dot_product_attention`; `kind` is "xla" or "cudnn"."""
+    """The same by `jax.nn.dot_product_attention`, which shows no maps."""
+    batch, tokens = qkv.shape[:2]
     mask = None
     if key_valid is not None:
-        batch, tokens = key_valid.shape
-        mask = jnp.broadcast_to(key_valid[:, None, None, :], (batch, 1, tokens, tokens))
+        # cuDNN differentiates masked attention over even numbers of tokens only.
+        odd = tokens % 2
+        qkv = jnp.pad(qkv, ((0, 0), (0, odd), (0, 0), (0, 0), (0, 0)))
+        key_valid = jnp.pad(key_valid, ((0, 0), (0, odd)))
+        even = tokens + odd
+        mask = jnp.broadcast_to(key_valid[:, None, None, :], (batch, 1, even, even))
     query, key, value = jnp.moveaxis(qkv, 2, 0)
-    return jax.nn.dot_product_attention(
+    mixed = jax.nn.dot_product_attention(
         query, key, value, mask=mask, implementation=kind
     )
+    return mixed[:, :tokens]
 
 
 class Attention(nn.Module):
@@ -194,11 +200,17 @@ class Transformer(nn.Module, kw_only=True):
                 raise ValueError(f"{field} {getattr(self, field)}: must be at least 1")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
-        if self.attention == "cudnn" and jnp.dtype(self.dtype).itemsize > 2:
-            raise ValueError(
-                f"attention 'cudnn' computes in bfloat16 or float16, not in "
-                f"{jnp.dtype(self.dtype).name}; choose 'matmul' or 'xla'"
-            )
+        if self.attention == "cudnn":
+            if jnp.dtype(self.dtype).itemsize > 2:
+                raise ValueError(
+                    f"attention 'cudnn' computes in bfloat16 or float16, not in "
+                    f"{jnp.dtype(self.dtype).name}; choose 'matmul' or 'xla'"
+                )
+            if self.width // self.heads % 8:
+                raise ValueError(
+                    f"attention 'cudnn' needs heads of a multiple of 8 values, "
+                    f"{self.width} / {self.heads} gives {self.width // self.heads}"
+                )
         super().__post_init__()
 
     @property

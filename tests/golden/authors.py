@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from golden.conversion import depth, from_theirs
 from sgmae_jax.models import Autoencoder, Decoder, Encoder, sincos_table
+from tests.golden.conversion import depth, from_theirs
 
 
 def positions(theirs, name, gradients, grid) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from golden.authors import load
-from golden.conversion import to_theirs
-from golden.fixtures import Fixture, assert_gradients, assert_output, files
 from sgmae_jax.models import sincos_table
 from sgmae_jax.optimizer import warmup_cosine
+from tests.golden.authors import load
+from tests.golden.conversion import to_theirs
+from tests.golden.fixtures import Fixture, assert_gradients, assert_output, files
 
 
 def layer_norm(x, scale, bias):

@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from golden.authors import load
-from golden.conversion import from_theirs, to_theirs
-from golden.fixtures import Fixture, assert_gradients, assert_output, files
 from sgmae_jax.masking import num_keep, select
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
 from sgmae_jax.optimizer import decay_mask
+from tests.golden.authors import load
+from tests.golden.conversion import from_theirs, to_theirs
+from tests.golden.fixtures import Fixture, assert_gradients, assert_output, files
 
 pytestmark = pytest.mark.parametrize("path", files("mae", "out/adamw_losses"))
 

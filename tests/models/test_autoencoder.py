@@ -7,37 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.tiny import autoencoder, images_for, noisy, scores_for
 from sgmae_jax.masking import select
 from sgmae_jax.models import Decoder, Encoder
-
-
-@pytest.fixture(scope="module")
-def model():
-    return autoencoder()
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return noisy(model.init(jax.random.key(0)))
-
-
-def predict(model, params, images, mask, **options):
-    return model.predict(params, model.embed(params, images), mask, **options)
+from tests.models.tiny import (
+    autoencoder,
+    encode,
+    images_for,
+    predict,
+    scores_for,
+)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 5])
 @pytest.mark.parametrize("grid, patch", [((3, 2), (2, 2)), ((1, 5), (4, 2))])
 def test_any_grid_and_channels(grid, patch, channels):
     model = autoencoder(grid=grid, patch_size=patch, channels=channels, depth=1)
-    params = model.init(jax.random.key(0))
     tokens, values = grid[0] * grid[1], patch[0] * patch[1] * channels
-    images = images_for(model)
-    got = predict(model, params, images, select(scores_for(model), 2))
+    images, mask = images_for(model), select(scores_for(model), 2)
+
+    def run():
+        params = model.init(jax.random.key(0))
+        return predict(model, params, images, mask), encode(model, params, images)
+
+    got, encoded = jax.eval_shape(run)
     assert got.tokens.shape == (2, tokens, values)
     assert got.cls.shape == (2, values)
     assert got.latent.shape == (2, 3, 24)
-    encoded = model.encode(params, images)
     assert encoded.cls.shape == (2, 24)
     assert encoded.patches.shape == (2, tokens, 24)
     assert encoded.captured == {}
@@ -47,7 +42,7 @@ def test_encode_is_predict_with_nothing_hidden(model, params):
     images = images_for(model)
     scores = jnp.tile(jnp.arange(12.0), (2, 1))
     latent = predict(model, params, images, select(scores, 12)).latent
-    encoded = model.encode(params, images)
+    encoded = encode(model, params, images)
     np.testing.assert_allclose(latent[:, 0], encoded.cls, atol=1e-6)
     np.testing.assert_allclose(latent[:, 1:], encoded.patches, atol=1e-6)
 
@@ -62,7 +57,7 @@ def test_hidden_pixels_do_not_matter(model, params):
         patches + 7 * mask.hidden[..., None],
         method="embed",
     )
-    second = model.predict(params, tokens, mask)
+    second = jax.jit(model.predict)(params, tokens, mask)
     np.testing.assert_array_equal(first.tokens, second.tokens)
 
 
@@ -87,7 +82,8 @@ def test_padded_plan_equals_compact_plan(model, params):
         (padded.cls, compact.cls),
         (padded.latent[:, :5], compact.latent),
     ):
-        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+        largest = np.abs(expected).max()
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * largest)
 
 
 def test_counts_may_differ_by_example(model, params):
@@ -100,9 +96,7 @@ def test_counts_may_differ_by_example(model, params):
         np.testing.assert_allclose(both.tokens[i], alone.tokens[0], atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["matmul", "xla"])
-def test_padding_changes_no_gradient(model, params, kind):
-    model = autoencoder(attention=kind)
+def test_padding_changes_no_gradient(model, params):
     images, scores = images_for(model), scores_for(model)
 
     def loss(params, mask):
@@ -121,13 +115,12 @@ def test_gate_multiplies_tokens(model, params):
     mask = select(scores_for(model), 4)
     gate = jnp.linspace(0.5, 1.5, 12) * jnp.ones((2, 1))
     tokens = model.embed(params, images)
-    gated = model.predict(params, tokens, mask._replace(gate=gate))
-    by_hand = model.predict(params, tokens * gate[..., None], mask)
+    apply = jax.jit(model.predict)
+    gated = apply(params, tokens, mask._replace(gate=gate))
+    by_hand = apply(params, tokens * gate[..., None], mask)
     np.testing.assert_array_equal(gated.tokens, by_hand.tokens)
     gradient = jax.grad(
-        lambda gate: model.predict(
-            params, tokens, mask._replace(gate=gate)
-        ).tokens.sum()
+        lambda gate: apply(params, tokens, mask._replace(gate=gate)).tokens.sum()
     )(gate)
     support = np.asarray(gradient) != 0
     np.testing.assert_array_equal(support, mask.hidden == 0)
@@ -138,19 +131,19 @@ def test_uint8_is_normalised(model, params):
     by_hand = (np.asarray(images, np.float32) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(model.normalise(images), by_hand, atol=1e-6)
     np.testing.assert_allclose(
-        model.encode(params, images).cls, model.encode(params, by_hand).cls, atol=1e-5
+        encode(model, params, images).cls, encode(model, params, by_hand).cls, atol=1e-5
     )
 
 
 def test_shallower_encoder_runs_on_sliced_parameters(model, params):
     images = images_for(model)
-    captured = model.encode(params, images, capture=("features", "attention")).captured
+    captured = encode(model, params, images, capture=("features", "attention")).captured
     for depth in (1, 2):
         shallow = dataclasses.replace(model, encoder=model.encoder.clone(depth=depth))
         encoder = dict(params["encoder"])
         encoder["blocks"] = jax.tree.map(lambda x, d=depth: x[:d], encoder["blocks"])
-        got = shallow.encode(
-            {"encoder": encoder}, images, capture=("features", "attention")
+        got = encode(
+            shallow, {"encoder": encoder}, images, capture=("features", "attention")
         ).captured
         for name, array in got.items():
             np.testing.assert_allclose(array, captured[name][:depth], atol=1e-6)
@@ -195,7 +188,7 @@ def test_one_compilation_for_all_masks_of_a_size(model, params):
     def forward(params, mask):
         nonlocal traces
         traces += 1
-        return predict(model, params, images, mask).tokens
+        return model.predict(params, model.embed(params, images), mask).tokens
 
     for seed in range(3):
         forward(params, select(scores_for(model, seed=seed), 4))
@@ -232,6 +225,12 @@ SIZES = {"grid": (2, 2), "width": 8, "depth": 1, "heads": 2}
         (lambda: Encoder(patch_values=4, positions="none", **SIZES), "none.*sincos"),
         (lambda: Encoder(patch_values=4, attention="cudnn", **SIZES), "not in float32"),
         (lambda: Decoder(out_values=4, attention="cudnn", **SIZES), "not in float32"),
+        (
+            lambda: Encoder(
+                patch_values=4, attention="cudnn", dtype="bfloat16", **SIZES
+            ),
+            "8 / 2 gives 4",
+        ),
     ],
 )
 def test_bad_fields_are_refused_at_construction(build, words):
@@ -253,6 +252,19 @@ def test_parts_must_agree(model, change, words):
         dataclasses.replace(model, **change)
 
 
+def test_batch_shards_need_no_communication(model, params):
+    """Flattening tokens into rows must not make devices exchange activations."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    by_example = jax.NamedSharding(mesh, jax.P("data"))
+    inputs = (images_for(model, batch=16), select(scores_for(model, batch=16), 4))
+    images, mask = jax.device_put(inputs, by_example)
+    everywhere = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
+    text = predict.lower(model, everywhere, images, mask).compile().as_text()
+    assert "while" in text
+    for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert word not in text
+
+
 def test_unknown_capture(model, params):
     with pytest.raises(ValueError, match="gradients"):
-        model.encode(params, images_for(model), capture=("gradients",))
+        encode(model, params, images_for(model), capture=("gradients",))

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.tiny import autoencoder
 from sgmae_jax.models import (
     DECODER,
     PRESETS,
@@ -14,6 +13,7 @@ from sgmae_jax.models import (
     Encoder,
     sincos_table,
 )
+from tests.models.tiny import autoencoder
 
 
 def shapes(tree):

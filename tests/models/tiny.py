@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
 
@@ -40,10 +43,21 @@ def scores_for(model: Autoencoder, batch=2, seed=1):
 
 def noisy(params, seed=2):
     """Parameters moved off their initial values, so that no bias or scale hides."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    moved = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape, leaf.dtype)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, moved)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype),
+        params,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "capture"))
+def predict(model, params, images, mask, *, capture=()):
+    """Embedding and `predict`, compiled."""
+    tokens = model.embed(params, images)
+    return model.predict(params, tokens, mask, capture=capture)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "capture"))
+def encode(model, params, images, *, capture=()):
+    """`encode`, compiled."""
+    return model.encode(params, images, capture=capture)
