@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sgmae_jax.analysis import macs
-from sgmae_jax.analysis.flops import train_flops
+from sgmae_jax.models import macs
+from sgmae_jax.models.macs import train_flops
 
 # 224 px, three quarters hidden, decoder 512 x 8: patch, width, depth, then as published
 # in GMAC (encoder blocks, decoder blocks, forward) and train GFLOP masked and not.
