@@ -207,13 +207,14 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
     size = encoder_size(
         preset, config.model.width, config.model.depth, config.model.heads
     )
-    for key, total, parts in (
-        ("model.width", size.width, size.heads),
-        ("model.decoder_width", config.model.decoder_width, config.model.decoder_heads),
+    decoder = config.model.decoder_width, config.model.decoder_heads
+    for key, heads_key, (total, parts) in (
+        ("model.width", "model.heads", (size.width, size.heads)),
+        ("model.decoder_width", "model.decoder_heads", decoder),
     ):
         need(
             total % parts == 0,
-            f"config.{key} = {total}: must be a multiple of its heads, {parts}",
+            f"config.{key} = {total}: must be a multiple of {heads_key} = {parts}",
         )
         # Two axes of sines and cosines share the width.
         need(total % 4 == 0, f"config.{key} = {total}: must be a multiple of 4")
@@ -340,7 +341,7 @@ def _run_config_file(path: pathlib.Path, argument: str | None):
         takes_argument = bool(inspect.signature(get_config).parameters)
         if argument is not None and not takes_argument:
             raise ConfigError(f"--config {path}:{argument}: takes no argument")
-        config = get_config(argument) if takes_argument else get_config()
+        config = get_config() if argument is None else get_config(argument)
     except ConfigError:
         raise
     except Exception as error:  # a user's file may do anything

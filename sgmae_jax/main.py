@@ -36,11 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(usage=_USAGE, add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
+    )
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config")
     parser.add_argument("--workdir")
-    options, rest = parser.parse_known_args(words)
+    try:
+        options, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        from sgmae_jax.config import ConfigError
+
+        raise ConfigError(str(error)) from None
     if options.help:
         print(_USAGE, end="")
         return 0

@@ -57,7 +57,7 @@ FIELDS: dict[str, Field] = {
     "model.dtype": Field("float32", rules.choice("float32", "bfloat16"), "of compute"),
     "model.attention": Field("matmul", rules.choice("matmul", "xla", "cudnn"), ""),
     "model.unroll": Field(1, rules.integer(1), "layers written out per scan step"),
-    "model.remat": Field("none", rules.choice("none", "dots", "full"), ""),
+    "model.remat": Field("dots", rules.choice("none", "dots", "full"), ""),
     "mask.fn": Field(
         "sgmae_jax.masking:random_mask", rules.dotted, "package.module:function"
     ),

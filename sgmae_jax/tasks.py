@@ -23,7 +23,7 @@ from sgmae_jax.weights.export import export_encoder
 
 def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
     """Prints kNN and probe accuracy of a checkpoint, known by its directory alone."""
-    step, config, method, params, _ = _restore(config, workdir)
+    step, config, method, params, _ = _restore(config, workdir, console)
     console.say(f"{config.method.name}, checkpoint of step {step}")
     scorer = Scorer(config, method, make_mesh(config.mesh), console)
     untrained = jax.jit(method.init)(_init_key(config))
@@ -37,7 +37,7 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
 def export(config, workdir: pathlib.Path, console: Console) -> None:
     """Writes the encoder of a checkpoint as safetensors with a JSON card."""
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
-    step, config, method, params, meta = _restore(config, workdir)
+    step, config, method, params, meta = _restore(config, workdir, console)
     scores_file = run_directory / "scores.json"
     card = {
         "sgmae_jax": __version__,
@@ -60,7 +60,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
 
 
 def _restore(
-    config, workdir: pathlib.Path
+    config, workdir: pathlib.Path, console: Console
 ) -> tuple[int, Any, Method, Any, dict[str, Any]]:
     """The newest sound checkpoint: step, its config with this one's wishes, params."""
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
@@ -70,11 +70,12 @@ def _restore(
             f"config.checkpoint.path = {str(run_directory)!r}: must be a run "
             "directory, one that holds checkpoints/"
         )
-    step, meta = read_meta(folder)
+    step, meta = read_meta(folder, log=console.say)
     merged = _merge(meta["config"], config)
     method = methods.load(merged.method.name).build(merged, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, _init_key(merged))
-    return step, merged, method, restore_params(folder, shapes), meta
+    params = restore_params(folder, shapes, step=step, log=console.say)
+    return step, merged, method, params, meta
 
 
 def _merge(trained: dict[str, Any], wished):

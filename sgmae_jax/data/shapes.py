@@ -1,4 +1,4 @@
-"""Ten outlines and six textures, as functions of coordinates."""
+"""Ten outlines with their textures, and three backgrounds, on coordinates."""
 
 from __future__ import annotations
 
@@ -107,13 +107,56 @@ def _dots(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
     return np.clip(first + second - 0.3, 0, 1)
 
 
-def _grain(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
-    """Squares of random brightness, two to a period."""
-    side = math.ceil(2 * frequency)
-    cells = np.random.default_rng(int(chance[0] * 2**32)).random((side, side))
+def _holes(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    return 1 - _dots(x, y, frequency, chance)
+
+
+def _grid(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Thin bright lines that cross."""
+    first, second = _lattice(x, y, frequency / 1.5, chance)
+    return np.clip(2.5 * (np.maximum(first, second) - 0.5), 0, 1)
+
+
+def _zigzag(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    turn = chance[0] * 2 * math.pi
+    along = x * math.cos(turn) + y * math.sin(turn)
+    across = y * math.cos(turn) - x * math.sin(turn)
+    bend = np.abs((across * frequency / 2 + chance[1]) % 1 - 0.5)
+    phase = frequency * along + 1.5 * bend + chance[2]
+    return 0.5 + 0.5 * np.sin(2 * math.pi * phase)
+
+
+def _bricks(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Bright bricks, twice as long as high, between dark joints."""
+    turn = chance[0] * math.pi
+    row = (y * math.cos(turn) - x * math.sin(turn)) * frequency / 1.5 + chance[1]
+    shifted = (x * math.cos(turn) + y * math.sin(turn)) * frequency / 3 + chance[2]
+    place = (shifted + 0.5 * (np.floor(row) % 2)) % 1
+    return ((row % 1 > 0.25) & (place > 0.15)).astype(np.float32)
+
+
+def _cells(x: Field, y: Field, side: int, chance: float) -> Field:
+    """Random numbers in [0, 1) on a lattice of side x side squares."""
+    cells = np.random.default_rng(int(chance * 2**32)).random((side, side))
     rows = np.minimum((y * side).astype(np.int64), side - 1)
     columns = np.minimum((x * side).astype(np.int64), side - 1)
     return cells.astype(np.float32)[rows, columns]
+
+
+def _mosaic(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Squares of random brightness, two to a period."""
+    return _cells(x, y, math.ceil(2 * frequency), chance[0])
+
+
+def _sand(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Much finer squares of random brightness."""
+    return _cells(x, y, math.ceil(6 * frequency), chance[0])
+
+
+def _sparks(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Few small bright squares on dark."""
+    lit = _cells(x, y, math.ceil(4 * frequency), chance[0]) > 0.8
+    return lit.astype(np.float32)
 
 
 def _plain(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
@@ -123,13 +166,38 @@ def _plain(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
     return 0.5 + (x - 0.5) * math.cos(turn) / 2 + (y - 0.5) * math.sin(turn) / 2
 
 
+def _swell(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Wide rings around a point near one of the corners."""
+    return _waves(x, y, frequency / 4, chance)
+
+
+def _clouds(x: Field, y: Field, frequency: float, chance: list[float]) -> Field:
+    """Wide soft patches."""
+    first, second = _lattice(x, y, frequency / 4, chance)
+    return 0.5 + 0.25 * (first + second)
+
+
 # Brightness in [0, 1] at (x, y) in the unit square; frequency in periods an image;
 # `chance` holds three numbers in [0, 1).
-TEXTURES: dict[str, Callable[[Field, Field, float, list[float]], Field]] = {
+Texture = Callable[[Field, Field, float, list[float]], Field]
+
+# What fills an object: one texture a shape, in the order of `SHAPES`.
+OBJECT_TEXTURES: dict[str, Texture] = {
     "stripes": _stripes,
-    "waves": _waves,
     "checks": _checks,
     "dots": _dots,
-    "grain": _grain,
+    "mosaic": _mosaic,
+    "grid": _grid,
+    "sparks": _sparks,
+    "zigzag": _zigzag,
+    "bricks": _bricks,
+    "holes": _holes,
+    "sand": _sand,
+}
+
+# What lies behind it, any of these behind any shape.
+BACKGROUND_TEXTURES: dict[str, Texture] = {
     "plain": _plain,
+    "swell": _swell,
+    "clouds": _clouds,
 }

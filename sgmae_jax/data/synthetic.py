@@ -1,9 +1,9 @@
 """Textured objects on textured backgrounds: images that need no files.
 
-Each image shows one object, and its class is the object's shape. Texture and colour
-tell the object from its background but say nothing about the class, so that a masked
-autoencoder's patch clusters can be scored against the true object mask and its
-features against the true class.
+Each image shows one object. Its class is its shape, and each shape is filled with a
+texture of its own, as things are in the world; place, size, turn, colours, the phase
+and direction of the texture, and the background are free. A masked autoencoder's patch
+clusters can be scored against the true object mask, its features against the class.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from PIL import Image
 
 from sgmae_jax.data.errors import DataError
 from sgmae_jax.data.images import set_channels
-from sgmae_jax.data.shapes import SHAPES, TEXTURES, measure
+from sgmae_jax.data.shapes import (
+    BACKGROUND_TEXTURES,
+    OBJECT_TEXTURES,
+    SHAPES,
+    measure,
+)
 from sgmae_jax.data.source import Example, digest
 
 CLASSES = tuple(SHAPES)
-_FAMILIES = tuple(TEXTURES.values())
+_FILLINGS = tuple(OBJECT_TEXTURES.values())
+_BACKGROUNDS = tuple(BACKGROUND_TEXTURES.values())
 _HUES = np.array([0, 1 / 3, 2 / 3], np.float32) * 2 * math.pi
 
 
@@ -48,10 +54,10 @@ class SyntheticConfig:
     train_length: int = 20_000
     test_length: int = 2_000
     area: tuple[float, float] = (0.18, 0.36)
-    turn: float = 25.0
+    turn: float = 180.0
     shift: float = 1.0
     frequency: tuple[float, float] = (4.0, 7.0)
-    contrast: tuple[float, float] = (0.2, 0.5)
+    contrast: tuple[float, float] = (0.4, 0.8)
     brightness: tuple[float, float] = (0.35, 0.65)
     saturation: tuple[float, float] = (0.3, 0.9)
     hue_gap: float = 0.25
@@ -63,7 +69,7 @@ def _between(limits: tuple[float, float], chance: float) -> float:
 
 
 class Synthetic:
-    """Ten shapes by six textures; image i follows from (seed, split, i) alone.
+    """Ten shapes on three backgrounds; image i follows from (seed, split, i) alone.
 
     Args:
         split: "train" or "test".
@@ -112,7 +118,7 @@ class Synthetic:
         key = zlib.crc32(f"synthetic {self._split}".encode())
         rng = np.random.default_rng([self._seed, key, index])
         object_mask, cover = self._outline(rng, label)
-        scene = self._paint(rng, cover)
+        scene = self._paint(rng, label, cover)
         if self._config.noise:
             scene += self._config.noise * rng.standard_normal(scene.shape, np.float32)
         image = (np.clip(scene, 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -139,17 +145,17 @@ class Synthetic:
         return distance < 0, cover[..., None]
 
     def _paint(
-        self, rng: np.random.Generator, cover: np.ndarray
+        self, rng: np.random.Generator, label: int, cover: np.ndarray
     ) -> Float[np.ndarray, "H W 3"]:
         """Fills object and background with two unlike textures and colours."""
         config = self._config
         hue, gap = rng.random(2).tolist()
-        families = rng.choice(len(_FAMILIES), 2, replace=False)
+        background = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]
         surfaces = []
-        for family in families:
+        for texture in (background, _FILLINGS[label]):
             chance = rng.random(7).tolist()
             frequency = _between(config.frequency, chance[3])
-            pattern = _FAMILIES[family](self._x, self._y, frequency, chance[:3])
+            pattern = texture(self._x, self._y, frequency, chance[:3])
             brightness = _between(config.brightness, chance[4])
             contrast = _between(config.contrast, chance[5])
             saturation = _between(config.saturation, chance[6])
