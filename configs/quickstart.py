@@ -10,7 +10,7 @@ from sgmae_jax.config import default_config
 
 def get_config():
     config = default_config("mae")
-    config.epochs = 8
+    config.epochs = 4
     config.data.source = "synthetic"
     config.data.image_size = 32
     config.data.batch_size = 128
@@ -22,11 +22,12 @@ def get_config():
     config.model.decoder_width = 64
     config.model.decoder_depth = 1
     config.model.decoder_heads = 2
-    config.optim.base_lr = 2e-3
-    config.optim.warmup_epochs = 1
-    config.checkpoint.every = 300
-    config.log.every = 50
-    config.log.pictures = 300
+    config.optim.base_lr = 3e-3
+    config.optim.warmup_epochs = 0.5
+    config.checkpoint.every = 200
+    config.log.every = 25
+    config.log.pictures = 200
+    config.eval.every = 200
     config.eval.crop = 1.0
     config.eval.fit_limit = 4000
     config.eval.limit = 2000

@@ -43,7 +43,8 @@ class SyntheticConfig:
         turn: largest rotation to either side, in degrees.
         shift: how much of the free room around the object its place may use, 0 to 1.
         frequency: fewest and most periods of a texture across the image.
-        contrast: smallest and largest step in brightness within a texture.
+        contrast: smallest and largest step in brightness within a texture; above 1 its
+            extremes are cut.
         brightness: darkest and brightest mean of a texture, 0 to 1.
         saturation: palest and strongest colour, 0 to 1.
         hue_gap: smallest distance of the object's hue from the background's, as a
@@ -53,13 +54,13 @@ class SyntheticConfig:
 
     train_length: int = 20_000
     test_length: int = 2_000
-    area: tuple[float, float] = (0.18, 0.36)
+    area: tuple[float, float] = (0.2, 0.45)
     turn: float = 180.0
     shift: float = 1.0
     frequency: tuple[float, float] = (4.0, 7.0)
-    contrast: tuple[float, float] = (0.4, 0.8)
-    brightness: tuple[float, float] = (0.35, 0.65)
-    saturation: tuple[float, float] = (0.3, 0.9)
+    contrast: tuple[float, float] = (0.8, 1.2)
+    brightness: tuple[float, float] = (0.4, 0.6)
+    saturation: tuple[float, float] = (0.1, 0.5)
     hue_gap: float = 0.25
     noise: float = 0.02
 
