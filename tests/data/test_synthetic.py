@@ -40,10 +40,11 @@ def test_lengths_classes_and_balance():
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (32, 96)])
 def test_objects_cover_the_stated_share(size):
     source = Synthetic(image_size=size, seed=1)
+    low, high = SyntheticConfig().area
     for index in range(200):
         mask = source[index]["object_mask"]
         assert mask.shape == size and mask.dtype == bool
-        assert 0.15 < mask.mean() < 0.45
+        assert low - 0.03 < mask.mean() < high + 0.03
 
 
 def test_another_size_shows_the_same_scene():
@@ -56,30 +57,30 @@ def test_another_size_shows_the_same_scene():
     assert min(agree) > 0.9
 
 
-def test_object_and_background_differ_in_colour():
-    """The means of the two regions lie further apart than either one spreads."""
+def test_object_and_background_differ_in_texture_and_in_colour():
+    """The object is the rougher of the two, and their mean colours lie apart."""
     source = Synthetic()
-    ratios = []
+    rougher, gaps = [], []
     for index in range(300):
         example = source[index]
         pixels, mask = example["image"] / 255.0, example["object_mask"]
-        inside, outside = pixels[mask], pixels[~mask]
-        gap = np.linalg.norm(inside.mean(0) - outside.mean(0))
-        spread = np.sqrt((inside.var(0).sum() + outside.var(0).sum()) / 2)
-        ratios.append(gap / spread)
-    assert np.median(ratios) > 1.5
-    assert np.quantile(ratios, 0.05) > 0.7
+        steps = np.abs(np.diff(pixels, axis=1)).sum(-1)
+        inside, outside = mask[:, 1:] & mask[:, :-1], ~(mask[:, 1:] | mask[:, :-1])
+        rougher.append(steps[inside].mean() / steps[outside].mean())
+        gaps.append(np.linalg.norm(pixels[mask].mean(0) - pixels[~mask].mean(0)))
+    assert np.quantile(rougher, 0.05) > 1.2
+    assert np.median(gaps) > 0.2
 
 
-def test_colour_says_nothing_about_the_class():
-    """A ridge classifier on mean colours stays at chance (10 %)."""
+def test_colour_says_little_about_the_class():
+    """A ridge classifier on mean colours stays near chance (10 %)."""
     source = Synthetic()
     means = np.stack([source[i]["image"].mean((0, 1)) for i in range(2000)]) / 255
     features = np.concatenate([means, means**2, np.ones((2000, 1))], 1)
     target = np.eye(10)[np.arange(2000) % 10]
     weights = np.linalg.lstsq(features[:1000], target[:1000], rcond=None)[0]
     right = (features[1000:] @ weights).argmax(1) == target[1000:].argmax(1)
-    assert right.mean() < 0.18
+    assert right.mean() < 0.25
 
 
 def test_channels():
