@@ -15,7 +15,7 @@ from sgmae_jax.config import ConfigError, assign, default_config, validate
 from sgmae_jax.methods.base import Method, Run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.loop import pretrain
-from sgmae_jax.training.mesh import make_mesh
+from sgmae_jax.training.mesh import make_mesh, placed, state_shardings
 from sgmae_jax.training.scores import Scorer, score_table
 from sgmae_jax.training.workdir import write_json
 from sgmae_jax.weights.export import export_encoder
@@ -74,6 +74,7 @@ def _restore(
     merged = _merge(meta["config"], config)
     method = methods.load(merged.method.name).build(merged, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, _init_key(merged))
+    shapes = placed(shapes, state_shardings(shapes, make_mesh(merged.mesh)))
     params = restore_params(folder, shapes, step=step, log=console.say)
     return step, merged, method, params, meta
 

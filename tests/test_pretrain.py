@@ -79,7 +79,7 @@ def test_another_batch_size_is_refused_unless_allowed(finished, capsys):
 def test_another_model_is_refused_and_the_leaves_are_named(finished, capsys):
     assert main(arguments(finished, model__width=48)) == 2
     error = capsys.readouterr().err
-    assert "params/model/encoder" in error and error.count("\n") == 1
+    assert "model/encoder" in error and error.count("\n") == 1
 
 
 def test_no_usable_checkpoint_is_exit_code_3(tmp_path, capsys):
@@ -146,6 +146,9 @@ def test_every_shipped_config_takes_a_step(name, tmp_path):
         "steps": 1,
         "data.source": "synthetic",
         "data.in_memory": False,
+        "data.split": "train",
+        "eval.fit_split": "train",
+        "eval.split": "test",
         "data.batch_size": 8 * config.optim.accumulate,
         "model.depth": 1,
         "model.decoder_depth": 1,

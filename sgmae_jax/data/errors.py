@@ -6,6 +6,8 @@ from __future__ import annotations
 class DataError(ValueError):
     """The user asked for data that are not there; the message is one line."""
 
+    exit_code = 2  # what the program ends with
+
 
 class BadImage(Exception):
     """One image cannot be used; a loader counts it and takes the next good one.
@@ -23,3 +25,5 @@ class BadImage(Exception):
 
 class TooManyBad(RuntimeError):
     """The share of bad images passed the limit: the data set itself is at fault."""
+
+    exit_code = 2

@@ -11,7 +11,7 @@ from sgmae_jax.data import AugmentConfig, Loader, Source, open_source, slice_sou
 from sgmae_jax.methods.base import Stream
 
 
-def open_config_source(config, split: str) -> Source:
+def open_config_source(config, split: str, *, in_memory: bool) -> Source:
     """The data source of a config, at a split of it."""
     return open_source(
         config.data.source,
@@ -20,7 +20,7 @@ def open_config_source(config, split: str) -> Source:
         seed=config.seed,
         channels=config.data.channels,
         image_size=pair(config.data.image_size),
-        in_memory=config.data.in_memory,
+        in_memory=in_memory,
     )
 
 
@@ -48,6 +48,11 @@ def make_loader(config, source: Source) -> Loader:
         max_bad_fraction=config.data.max_bad_fraction,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        threads=config.data.threads or os.cpu_count() or 1,
+        threads=config.data.threads or _threads(config.data.in_memory),
         prefetch=config.data.prefetch,
     )
+
+
+def _threads(in_memory: bool) -> int:
+    """Decoding scales with the cores; small decoded images only contend for the GIL."""
+    return min(2, os.cpu_count() or 1) if in_memory else os.cpu_count() or 1

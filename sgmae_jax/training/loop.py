@@ -16,7 +16,7 @@ from sgmae_jax.analysis.pictures import save_png
 from sgmae_jax.analysis.report import write_report
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed
 from sgmae_jax.config import ConfigError, grid_of, pair
-from sgmae_jax.masking import check_mask_fn, load_mask_fn
+from sgmae_jax.masking import MaskError, check_mask_fn, load_mask_fn
 from sgmae_jax.methods.base import Run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
@@ -25,7 +25,13 @@ from sgmae_jax.training.inputs import (
     open_config_source,
     stream_source,
 )
-from sgmae_jax.training.mesh import check_batch, make_mesh, put_batch, state_shardings
+from sgmae_jax.training.mesh import (
+    check_batch,
+    make_mesh,
+    placed,
+    put_batch,
+    state_shardings,
+)
 from sgmae_jax.training.progress import Progress
 from sgmae_jax.training.scores import Scorer, score_table
 from sgmae_jax.training.show import draw
@@ -55,7 +61,9 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     # ---- devices, data, method ---------------------------------------------------
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.optim.accumulate, mesh)
-    source = open_config_source(config, config.data.split)
+    source = open_config_source(
+        config, config.data.split, in_memory=config.data.in_memory
+    )
     streams = methods.streams(config)
     loaders = {
         name: make_loader(config, stream_source(source, stream))
@@ -69,13 +77,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "
             f"less than the run, {total_steps / steps_per_epoch:.3g} epochs"
         )
-    check_mask_fn(
-        load_mask_fn(config.mask.fn),
-        grid=grid_of(config),
-        ratio=config.mask.ratio,
-        options=config.mask.options.to_dict(),
-        image_shape=(*pair(config.data.image_size), config.data.channels),
-    )
+    _check_mask(config)
     method = methods.load(config.method.name).build(config, run)
 
     # ---- state: from the newest sound checkpoint, or new ---------------------------
@@ -83,13 +85,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     shapes = jax.eval_shape(functools.partial(init_state, method), key)
     shardings = state_shardings(shapes, mesh)
     make_state = jax.jit(functools.partial(init_state, method), out_shardings=shardings)
-    target = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding
-        ),
-        shapes,
-        shardings,
-    )
+    target = placed(shapes, shardings)
     write_json(workdir / "config.json", public_config(config))
     checkpointer = Checkpointer(
         workdir / "checkpoints",
@@ -180,7 +176,8 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                     show(done, batches["train"], phase)
                     progress.pause()
                 if _due(done, config.eval.every) and done != total_steps:
-                    writer.write(done, scorer.online(state.params))
+                    if found := scorer.online(state.params):
+                        writer.write(done, found)
                     progress.pause()
                 if stop.requested:
                     break
@@ -204,6 +201,20 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         write_json(workdir / "scores.json", scores)
     writer.close()
     console.say(f"report: {write_report(workdir)}")
+
+
+def _check_mask(config) -> None:
+    """Tries the mask function before anything is trained with it."""
+    try:
+        check_mask_fn(
+            load_mask_fn(config.mask.fn),
+            grid=grid_of(config),
+            ratio=config.mask.ratio,
+            options=config.mask.options.to_dict(),
+            image_shape=(*pair(config.data.image_size), config.data.channels),
+        )
+    except MaskError as error:
+        raise ConfigError(f"config.mask.fn = {config.mask.fn!r}: {error}") from None
 
 
 def _due(step: int, every: int) -> bool:

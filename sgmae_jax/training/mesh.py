@@ -78,3 +78,14 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
         name: jax.make_array_from_process_local_data(sharding, rows)
         for name, rows in batch.items()
     }
+
+
+def placed(shapes: PyTree, shardings: PyTree) -> PyTree:
+    """The tree of `ShapeDtypeStruct` that a restore is asked for."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        shardings,
+    )

@@ -39,20 +39,27 @@ class Scorer:
         self._features = {
             name: jax.jit(function) for name, function in method.features.items()
         }
-        self._sources: tuple[Source, Source] | None = None
+        # Opened now, so that a wrong split is known before hours of training; decoded
+        # when needed, so that only the training images are ever held in memory.
+        fit = open_config_source(config, config.eval.fit_split, in_memory=False)
+        self._sources: tuple[Source, ...] = ()
+        if len(fit.classes) > 1:
+            test = open_config_source(config, config.eval.split, in_memory=False)
+            self._sources = (fit, test)
         self._console = console
 
     def online(self, params: Params) -> dict[str, float]:
         """Scores for the log: eval/knn and eval/probe of every feature."""
+        if not self._sources:
+            return {}
         return self.as_metrics(
             {name: self._score(name, params) for name in self._features}
-            if self._labelled()
-            else {}
         )
 
     def final(self, params: Params, untrained: Params) -> Scores:
         """Scores of the trained features and, if configured, of the baselines."""
-        if not self._labelled():
+        if not self._sources:
+            self._console.say("no scores: the data set has no classes to tell apart")
             return {}
         scores: Scores = {}
         if self._config.eval.baselines:
@@ -90,7 +97,7 @@ class Scorer:
         part = self._config.eval
         limits = (part.fit_limit, part.limit)
         sets = []
-        for source, limit in zip(self._open(), limits, strict=True):
+        for source, limit in zip(self._sources, limits, strict=True):
             found = extract_features(
                 encode,
                 source,
@@ -100,7 +107,7 @@ class Scorer:
                 limit=limit,
             )
             sets += [found.features, found.labels]
-        classes = len(self._open()[0].classes)
+        classes = len(self._sources[0].classes)
         return {
             "knn": knn_accuracy(
                 *sets,
@@ -112,21 +119,6 @@ class Scorer:
                 *sets, num_classes=classes, seed=self._config.seed
             ).accuracy,
         }
-
-    def _labelled(self) -> bool:
-        """Whether there is anything to score; says so once if there is not."""
-        if len(self._open()[0].classes) > 1:
-            return True
-        self._console.say("no scores: the data set has no classes to tell apart")
-        return False
-
-    def _open(self) -> tuple[Source, Source]:
-        if self._sources is None:
-            part = self._config.eval
-            fit = open_config_source(self._config, part.fit_split)
-            test = open_config_source(self._config, part.split)
-            self._sources = (fit, test)
-        return self._sources
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
