@@ -107,3 +107,40 @@ def test_the_rectangles_suffice_or_whole_lines_fill_up(share):
 def test_bad_options_are_named(options, word):
     with pytest.raises(ValueError, match=word):
         block_mask(keys_of(0, [0]), Context(grid=(4, 4)), ratio=0.5, **options)
+
+
+def one_rectangle_after_the_other(rng, size, wanted):
+    """BEiT's loop: draw, reject what does not fit, until enough is hidden."""
+    hidden, left = np.zeros((size, size), bool), wanted
+    for _ in range(1000):
+        area = rng.uniform(*sorted((16, left)))
+        slant = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
+        height = round(np.sqrt(area * slant))
+        width = round(np.sqrt(area / slant))
+        if not (0 < height < size and 0 < width < size):
+            continue
+        top = rng.integers(size - height + 1)
+        start = rng.integers(size - width + 1)
+        block = hidden[top : top + height, start : start + width]
+        new = block.size - block.sum()
+        if 0 < new <= left:
+            block[...] = True
+            left -= new
+        if left < 4:
+            break
+    return hidden
+
+
+@pytest.mark.parametrize("wanted", [75, 147])
+def test_masks_are_like_those_of_the_sequential_algorithm(wanted):
+    rng = np.random.default_rng(0)
+    loop = np.stack(
+        [one_rectangle_after_the_other(rng, 14, wanted) for _ in range(400)]
+    )
+    keys = keys_of(0, range(400))
+    mask = make("block", keys, (14, 14), wanted / 196)
+    ours = grids_of(mask.hidden, (14, 14))
+    assert edges(ours).mean() == pytest.approx(edges(loop).mean(), rel=0.15)
+    # Both hide the middle most and corners least, about equally often.
+    assert np.abs(ours.mean(0) - loop.mean(0)).max() < 0.15
+    assert np.corrcoef(ours.mean(0).ravel(), loop.mean(0).ravel())[0, 1] > 0.97
