@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmae_jax.masking.keys import check_keys
+from sgmae_jax.masking.lookup import look_up
 from sgmae_jax.masking.select import select
 from sgmae_jax.masking.types import Context, Mask, num_keep
 
@@ -80,7 +81,7 @@ def _shapes(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> np.ndarray:
-    """Equally likely rectangles, i32[S, 2]: (height, width) in tokens.
+    """Equally likely rectangles, i32[S], sorted: height * (grid width + 1) + width.
 
     A table made on the host, because exponentials and roots may round differently
     from device to device and from batch to batch; drawing a row of it does not.
@@ -95,7 +96,8 @@ def _shapes(
     # Within these limits neither side is longer than the grid.
     slant = np.clip(slant, size / width**2, height**2 / size)
     sides = np.stack([np.sqrt(size * slant), np.sqrt(size / slant)], axis=1)
-    return np.clip(np.rint(sides), 1, grid).astype(np.int32)
+    rows, columns = np.clip(np.rint(sides), 1, grid).astype(np.int32).T
+    return np.sort(rows * (width + 1) + columns)
 
 
 def _keep_order(
@@ -106,8 +108,8 @@ def _keep_order(
     tokens = height * width
     bits = jax.random.bits(key, (3 * rectangles + 1,), jnp.uint32)
     shape_bits, top_bits, left_bits = bits[:-1].reshape(3, rectangles)
-    sides = jnp.asarray(shapes)[shape_bits % len(shapes)]
-    rows, columns = sides[:, 0], sides[:, 1]
+    sides = look_up(shapes, shape_bits % len(shapes))
+    rows, columns = sides // (width + 1), sides % (width + 1)
     top = (top_bits % (height - rows + 1).astype(jnp.uint32)).astype(jnp.int32)
     left = (left_bits % (width - columns + 1).astype(jnp.uint32)).astype(jnp.int32)
 
@@ -125,4 +127,4 @@ def _keep_order(
     columnwise = np.argsort(lines.T.ravel())
     sweeps = np.stack([lines.ravel(), columnwise])
     sweeps = np.concatenate([sweeps, tokens - 1 - sweeps])
-    return -(first * tokens + jnp.asarray(sweeps)[bits[-1] % 4])
+    return -(first * tokens + look_up(sweeps, bits[-1] % 4))

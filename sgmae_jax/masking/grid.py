@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sgmae_jax.masking.keys import check_keys
+from sgmae_jax.masking.lookup import look_up
 from sgmae_jax.masking.select import select
 from sgmae_jax.masking.types import Context, Mask, num_keep
 
@@ -37,7 +37,7 @@ def grid_mask(
     (that of an ordered dither) and the offset are ours.
 
     Args:
-        keys: one an example; drawn from only with `random_offset`.
+        keys: one an example; they matter only with `random_offset`.
         context: only its grid is read.
         ratio: share of the tokens to hide, in [0, 1]; static.
         cell: (rows, columns) of a cell in tokens, each >= 1; (3, 3) suits 8/9.
@@ -58,13 +58,10 @@ def grid_mask(
         raise ValueError(f"cell must be (rows, columns), each >= 1, got {cell}")
     keep = num_keep(context.num_tokens, ratio)
     places = cell[0] * cell[1] if random_offset else 1
-    tables = jnp.asarray(
-        np.stack([_keep_rank(context.grid, cell, place) for place in range(places)])
-    )
-    if not random_offset:
-        return select(jnp.tile(tables, (keys.shape[0], 1)), keep)
+    ranks = np.stack([_keep_rank(context.grid, cell, place) for place in range(places)])
+    # Drawn even where there is but one place: so the mask lies where its keys lie.
     offset = jax.vmap(lambda key: jax.random.randint(key, (), 0, places))(keys)
-    return select(tables[offset], keep)
+    return select(look_up(ranks, offset), keep)
 
 
 def _keep_rank(grid: tuple[int, int], cell: tuple[int, int], offset: int) -> np.ndarray:

@@ -13,7 +13,6 @@ from sgmae_jax.masking import (
     block_mask,
     example_keys,
     grid_mask,
-    num_keep,
     random_mask,
 )
 
@@ -25,13 +24,13 @@ GENERATORS = {
     "grid 3x3": partial(grid_mask, cell=(3, 3), random_offset=True),
 }
 # Few grids and batch sizes: each new shape compiles its own small programs.
-GRIDS = [(1, 1), (1, 7), (14, 14), (7, 7), (6, 9), (12, 3)]
+GRIDS = [(1, 1), (1, 7), (14, 14), (7, 7), (12, 3)]
 grids = st.sampled_from(GRIDS)
 ratios = st.one_of(
     st.sampled_from([0.0, 0.25, 0.5, 0.6, 0.75, 0.9, 1.0]), st.floats(0.01, 0.99)
 )
 seeds = st.integers(0, 2**31 - 1)
-properties = settings(deadline=None, max_examples=25)
+properties = settings(deadline=None, max_examples=20)
 
 
 def keys_of(seed: int, ids) -> jax.Array:
@@ -45,10 +44,9 @@ def make(name: str, keys, grid, ratio):
     return jax.tree.map(np.asarray, mask)
 
 
-def assert_valid(mask, tokens: int, ratio: float) -> None:
+def assert_valid(mask, kept: int) -> None:
     """All that the contract says of a mask without padding."""
-    kept = num_keep(tokens, ratio)
-    batch = len(mask.ids_restore)
+    batch, tokens = mask.ids_restore.shape
     assert mask.keep_valid is None
     assert mask.ids_keep.shape == (batch, kept)
     assert mask.ids_keep.dtype == mask.ids_restore.dtype == np.int32

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from sgmae_jax.masking import Context, check_mask_fn
+from sgmae_jax.masking import Context, check_mask_fn, num_keep
 from tests.masking.generators import (
     GENERATORS,
     assert_valid,
@@ -25,11 +25,12 @@ every_generator = pytest.mark.parametrize("name", GENERATORS)
 @given(grid=grids, ratio=ratios, seed=seeds)
 def test_exactly_the_asked_for_number_is_hidden(name, grid, ratio, seed):
     mask = make(name, keys_of(seed, range(3)), grid, ratio)
-    assert_valid(mask, grid[0] * grid[1], ratio)
+    assert mask.hidden.shape == (3, grid[0] * grid[1])
+    assert_valid(mask, num_keep(grid[0] * grid[1], ratio))
 
 
 @every_generator
-@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+@pytest.mark.parametrize("batch", [1, 3])
 def test_an_example_does_not_know_its_batch(name, batch):
     ids = np.arange(8)
     whole = make(name, keys_of(3, ids), (14, 14), 0.75)
@@ -40,9 +41,8 @@ def test_an_example_does_not_know_its_batch(name, batch):
 
 
 @every_generator
-@pytest.mark.parametrize("ratio", [0.3, 0.75, 0.9])
-def test_the_checker_accepts_it(name, ratio):
-    check_mask_fn(GENERATORS[name], grid=(14, 14), ratio=ratio)
+def test_the_checker_accepts_it(name):
+    check_mask_fn(GENERATORS[name], grid=(14, 14), ratio=0.75)
 
 
 @pytest.mark.parametrize("name", [n for n in GENERATORS if n != "grid"])
