@@ -10,7 +10,7 @@ from sgmae_jax.config import default_config
 
 def get_config():
     config = default_config("mae")
-    config.epochs = 4
+    config.epochs = 6
     config.data.source = "synthetic"
     config.data.image_size = 32
     config.data.batch_size = 128
@@ -26,8 +26,8 @@ def get_config():
     config.optim.warmup_epochs = 0.5
     config.checkpoint.every = 200
     config.log.every = 25
-    config.log.pictures = 200
-    config.eval.every = 200
+    config.log.pictures = 300
+    config.eval.every = 300
     config.eval.crop = 1.0
     config.eval.fit_limit = 4000
     config.eval.limit = 2000

@@ -166,3 +166,11 @@ def test_every_shipped_config_takes_a_step(name, tmp_path):
     words += [f"--config.{field}={value}" for field, value in small.items()]
     assert main(words) == 0
     assert np.isfinite(losses(tmp_path / "run")[1])
+
+
+@pytest.mark.parametrize("steps", [1, 99])
+def test_a_profile_is_written_even_if_the_run_ends_first(steps, tmp_path, capsys):
+    changes = {"profile__start": 2, "profile__steps": steps, "steps": 4}
+    assert main(arguments(tmp_path / "run", **changes)) == 0
+    assert "profile written" in capsys.readouterr().out
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))

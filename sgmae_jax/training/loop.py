@@ -184,6 +184,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             if not checkpointer.wait():
                 raise SaveFailed("the last checkpoint could not be saved")
         finally:
+            progress.end_profile()
             for iterator in iterators.values():
                 iterator.close()
     step = int(state.step)

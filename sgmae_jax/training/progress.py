@@ -109,7 +109,12 @@ class Progress:
         if window.start and step == window.start:
             jax.profiler.start_trace(str(self._writer.folder / "profile"))
             self._profiling = True
-        if self._profiling and step == window.start + window.steps:
+        if step == window.start + window.steps:
+            self.end_profile()
+
+    def end_profile(self) -> None:
+        """Writes the profile, if one is being taken."""
+        if self._profiling:
             jax.profiler.stop_trace()
             self._profiling = False
             self._console.say("profile written")
