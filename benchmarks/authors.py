@@ -27,33 +27,10 @@ def authors_trainer(sizes: Sizes, batch: int) -> Callable[[], object] | str:
         return "set MAE_REPOSITORY to a checkout of facebookresearch/mae"
     try:
         import torch
-    except ImportError:
-        return "torch is not installed"
-    # torchvision from the registry does not match a CPU build of torch: timm only
-    # needs two of its operators to be known by name.
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    authors_trainer.library = library  # type: ignore[attr-defined]  # kept alive
-    try:
-        import timm.models.vision_transformer as vit
-    except ImportError:
-        return "timm is not installed"
-    # Their code is of 2021: numpy had `float`, and timm's Block took qk_scale.
-    np.float = float  # type: ignore[attr-defined]
-    block = vit.Block
 
-    class Block(block):  # type: ignore[misc, valid-type]
-        def __init__(self, *args, qk_scale=None, **options):
-            super().__init__(*args, **options)
-
-    vit.Block = Block
-    sys.path.insert(0, folder)
-    try:
-        import models_mae
-    finally:
-        sys.path.remove(folder)
-        vit.Block = block
+        models_mae = _their_module(folder)
+    except ImportError as error:
+        return f"{error.name} is not installed"
 
     model = models_mae.MaskedAutoencoderViT(
         img_size=sizes.image,
@@ -79,3 +56,34 @@ def authors_trainer(sizes: Sizes, batch: int) -> Callable[[], object] | str:
         return np.float32(loss.item())
 
     return call
+
+
+@functools.cache
+def _their_module(folder: str):
+    """Their models_mae, made to import with today's numpy, torch and timm."""
+    import torch
+
+    # torchvision from a registry may not match a CPU build of torch; timm only needs
+    # two of its operators to be known by name.
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    operators.define("nms(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    operators.define("qnms(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    import timm.models.vision_transformer as vit
+
+    np.float = float  # type: ignore[attr-defined]  # numpy had it in 2021
+
+    class Block(vit.Block):
+        """timm's, which took qk_scale in 2021."""
+
+        def __init__(self, *args, qk_scale=None, **options):
+            super().__init__(*args, **options)
+
+    vit.Block, original = Block, vit.Block  # type: ignore[misc]
+    sys.path.insert(0, folder)
+    try:
+        import models_mae
+    finally:
+        sys.path.remove(folder)
+        vit.Block = original  # type: ignore[misc]
+    models_mae.operators = operators  # they live as long as this object
+    return models_mae
