@@ -26,8 +26,8 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
     step, config, method, params, _ = _restore(config, workdir, console)
     console.say(f"{config.method.name}, checkpoint of step {step}")
     scorer = Scorer(config, method, make_mesh(config.mesh), console)
-    untrained = jax.jit(method.init)(_init_key(config))
-    scores = scorer.final(params, untrained)
+    init = jax.jit(method.init)
+    scores = scorer.final(params, lambda: init(_init_key(config)))
     for line in score_table(scores):
         console.say(line)
     path = workdir / "evaluation.json"

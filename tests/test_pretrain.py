@@ -174,3 +174,37 @@ def test_a_profile_is_written_even_if_the_run_ends_first(steps, tmp_path, capsys
     assert main(arguments(tmp_path / "run", **changes)) == 0
     assert "profile written" in capsys.readouterr().out
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.fixture
+def spoilt_folder(tmp_path):
+    """Forty small images in two classes, one of them cut in half."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        folder = tmp_path / "images" / "train" / ("odd" if index % 2 else "even")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    victim = tmp_path / "images" / "train" / "odd" / "07.png"
+    victim.write_bytes(victim.read_bytes()[:200])
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.05, 0), (0.0, 2)])
+def test_bad_images_are_named_and_bounded(
+    allowed, code, spoilt_folder, tmp_path, capsys
+):
+    changes = {
+        "data__source": "folder",
+        "data__path": spoilt_folder,
+        "data__max_bad_fraction": allowed,
+        "eval__split": "train",
+    }
+    assert main(arguments(tmp_path / "run", **changes)) == code
+    captured = capsys.readouterr()
+    said = captured.out if code == 0 else captured.err
+    assert "07.png" in said
+    if code:
+        assert captured.err.count("\n") == 1

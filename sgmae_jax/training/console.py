@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 
@@ -47,6 +49,7 @@ class Stopwatch:
         self._total = total_steps
         self._batch = batch_size
         self._last = (start_step, time.perf_counter())
+        self._aside = 0.0
         self._rates: list[float] = []
 
     def lap(self, step: int) -> tuple[float, float]:
@@ -54,15 +57,21 @@ class Stopwatch:
         now = time.perf_counter()
         last_step, last_time = self._last
         self._last = (step, now)
-        rate = (step - last_step) / max(now - last_time, 1e-9)
+        rate = (step - last_step) / max(now - last_time - self._aside, 1e-9)
+        self._aside = 0.0
         # The first lap holds the compilation; it says nothing about the rest.
         self._rates = [*self._rates[-9:], rate]
         steady = self._rates[1:] or self._rates
         return rate * self._batch, (self._total - step) * len(steady) / sum(steady)
 
-    def pause(self) -> None:
-        """What happened since the last lap (scores, pictures) is not training time."""
-        self._last = (self._last[0], time.perf_counter())
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens inside (scores, pictures) is not training time."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._aside += time.perf_counter() - began
 
 
 def clock(seconds: float) -> str:

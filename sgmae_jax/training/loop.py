@@ -172,13 +172,11 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                     progress.flush(done, phase)
                 if saving:
                     save(done)
-                if _due(done, config.log.pictures) or done == total_steps:
-                    show(done, batches["train"], phase)
-                    progress.pause()
-                if _due(done, config.eval.every) and done != total_steps:
-                    if found := scorer.online(state.params):
-                        writer.write(done, found)
-                    progress.pause()
+                with progress.aside():
+                    if _due(done, config.log.pictures) or done == total_steps:
+                        show(done, batches["train"], phase)
+                    if _due(done, config.eval.every) and done != total_steps:
+                        writer.write(done, scorer.online(state.params))
                 if stop.requested:
                     break
             if not checkpointer.wait():
@@ -194,7 +192,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         return
 
     # ---- scores and report ---------------------------------------------------------
-    scores = scorer.final(state.params, make_state(key).params)
+    scores = scorer.final(state.params, lambda: make_state(key).params)
     for line in score_table(scores):
         console.say(line)
     if scores:

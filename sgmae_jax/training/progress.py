@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ class Progress:
         self._pending: list[tuple[int, Any, Any]] = []
         self._waited = 0.0
         self._profiling = False
+        self._named: set[str] = set()  # bad images the console has told of
 
     def begin(self, step: int) -> None:
         """Starts the clock."""
@@ -95,13 +97,18 @@ class Progress:
             + (f" · {sum(void)} skipped" if any(void) else "")
             + (f" · input-bound ({share:.0%})" if share > _INPUT_BOUND else "")
         )
+        for loader in self._loaders.values():
+            for bad_image in loader.bad.names:
+                if bad_image not in self._named:
+                    self._named.add(bad_image)
+                    self._console.say(f"bad image, replaced: {bad_image}")
         for (number, origin), one, bad in zip(origins, metrics, void, strict=True):
             if bad:
                 self._capture(number, origin, one)
 
-    def pause(self) -> None:
-        """Leaves scores and pictures out of the throughput."""
-        self._watch.pause()
+    def aside(self) -> AbstractContextManager[None]:
+        """Leaves what happens inside (scores, pictures) out of the throughput."""
+        return self._watch.aside()
 
     def profile(self, step: int) -> None:
         """Starts and ends the profiler around its window of steps."""

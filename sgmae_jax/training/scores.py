@@ -56,7 +56,7 @@ class Scorer:
             {name: self._score(name, params) for name in self._features}
         )
 
-    def final(self, params: Params, untrained: Params) -> Scores:
+    def final(self, params: Params, untrained: Callable[[], Params]) -> Scores:
         """Scores of the trained features and, if configured, of the baselines."""
         if not self._sources:
             self._console.say("no scores: the data set has no classes to tell apart")
@@ -64,8 +64,10 @@ class Scorer:
         scores: Scores = {}
         if self._config.eval.baselines:
             scores["raw pixels"] = self._compare(raw_pixels)
+            fresh = untrained()
             for name in self._features:
-                scores[f"untrained {name}"] = self._score(name, untrained)
+                scores[f"untrained {name}"] = self._score(name, fresh)
+            del fresh
         for name in self._features:
             scores[f"trained {name}"] = self._score(name, params)
         return scores

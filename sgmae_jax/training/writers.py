@@ -37,7 +37,9 @@ class MetricWriter:
             )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line; a number that is not finite becomes null."""
+        """One line; a number that is not finite becomes null; no values, no line."""
+        if not values:
+            return
         finite = {
             name: value if math.isfinite(value) else None
             for name, value in values.items()

@@ -4,11 +4,12 @@ import io
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
 from sgmae_jax.config import ConfigError, default_config
-from sgmae_jax.training.console import Console, clock
+from sgmae_jax.training.console import Console, Stopwatch, clock
 from sgmae_jax.training.guard import NonFiniteError, SkipBudget
 from sgmae_jax.training.workdir import open_workdir, public_config, write_json
 from sgmae_jax.training.writers import MetricWriter
@@ -128,3 +129,13 @@ def test_progress_is_plain_lines_elsewhere():
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_what_is_done_aside_is_not_training_time():
+    watch = Stopwatch(start_step=0, total_steps=100, batch_size=10)
+    with watch.aside():
+        time.sleep(0.3)
+    time.sleep(0.05)
+    rate, left = watch.lap(5)
+    assert 50 / 0.2 < rate < 50 / 0.05
+    assert left == pytest.approx(95 / (rate / 10))
