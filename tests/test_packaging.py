@@ -22,6 +22,25 @@ def test_continuous_integration_runs_the_readmes_own_test_command():
     assert test in (REPOSITORY / ".ci" / "run").read_text().splitlines()
 
 
+def test_the_readmes_python_runs():
+    text = (REPOSITORY / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_links_lead_somewhere():
+    text = (REPOSITORY / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert links and all((REPOSITORY / link).exists() for link in links)
+
+
 def test_every_requirement_has_both_bounds():
     lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
     named = [line for line in lines if line and not line.startswith("#")]
