@@ -12,22 +12,22 @@ from tests import tiny
 STEPS = 40
 
 
-def whole(tmp_path):
-    code, output = tiny.run(tmp_path / "whole", steps=STEPS, eval__limit=1)
+def whole(tmp_path, steps=STEPS):
+    code, output = tiny.run(tmp_path / "whole", steps=steps, eval__limit=1)
     assert code == 0, output
     return tiny.losses(tmp_path / "whole")
 
 
-def interrupted(workdir, number, rng, sig):
+def interrupted(workdir, number, rng, sig, steps=STEPS):
     """Runs to the end under `number` signals; returns how often it was hit."""
     hits = 0
     for _ in range(10 * number):
-        child = tiny.start(workdir, steps=STEPS, eval__limit=1)
+        child = tiny.start(workdir, steps=steps, eval__limit=1)
         if hits < number:
             seen = (
                 len(tiny.losses(workdir)) if (workdir / "metrics.jsonl").exists() else 0
             )
-            goal = min(seen + rng.randint(1, max(2 * STEPS // number, 2)), STEPS - 1)
+            goal = min(seen + rng.randint(1, max(steps // (2 * number), 2)), steps - 1)
             while child.poll() is None and _steps(workdir) < goal:
                 time.sleep(0.005)
             time.sleep(rng.random() * 0.05)
@@ -35,7 +35,7 @@ def interrupted(workdir, number, rng, sig):
                 child.send_signal(sig)
                 hits += 1
         output, _ = child.communicate(timeout=300)
-        if child.returncode == 0 and _steps(workdir) == STEPS:
+        if child.returncode == 0 and _steps(workdir) == steps:
             return hits
         expected = -signal.SIGKILL if sig == signal.SIGKILL else 0
         assert child.returncode == expected, output
@@ -57,21 +57,24 @@ def _steps(workdir):
 
 
 @pytest.mark.parametrize(
-    ("number", "seed"), [(3, 0), pytest.param(20, 1, marks=pytest.mark.slow)]
+    ("number", "steps"), [(3, 80), pytest.param(20, 160, marks=pytest.mark.slow)]
 )
-def test_kill_nine_changes_no_loss(number, seed, tmp_path):
-    expected = whole(tmp_path)
-    hits = interrupted(tmp_path / "torn", number, random.Random(seed), signal.SIGKILL)
+def test_kill_nine_changes_no_loss(number, steps, tmp_path):
+    expected = whole(tmp_path, steps)
+    rng = random.Random(number)
+    hits = interrupted(tmp_path / "torn", number, rng, signal.SIGKILL, steps)
     assert hits == number
     assert tiny.losses(tmp_path / "torn") == expected
 
 
+# A run goes on for some steps between the wish to stop it and the signal.
 @pytest.mark.parametrize(
-    ("number", "seed"), [(2, 0), pytest.param(20, 1, marks=pytest.mark.slow)]
+    ("number", "steps"), [(2, 80), pytest.param(20, 200, marks=pytest.mark.slow)]
 )
-def test_sigterm_saves_and_exits_zero(number, seed, tmp_path):
-    expected = whole(tmp_path)
-    hits = interrupted(tmp_path / "torn", number, random.Random(seed), signal.SIGTERM)
+def test_sigterm_saves_and_exits_zero(number, steps, tmp_path):
+    expected = whole(tmp_path, steps)
+    rng = random.Random(number)
+    hits = interrupted(tmp_path / "torn", number, rng, signal.SIGTERM, steps)
     assert hits == number
     assert tiny.losses(tmp_path / "torn") == expected
 
