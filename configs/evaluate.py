@@ -2,15 +2,12 @@
 
     python -m sgmae_jax.main --config evaluate:runs/quickstart
 
-The data are those of the run unless `data.source` and `data.path` name others.
+The data and the way of scoring are those of the run unless `data.source`, `data.path`
+or fields of `eval` say otherwise.
 """
 
-from sgmae_jax.config import default_config
+from sgmae_jax.config import config_of_run
 
 
 def get_config(run=""):
-    config = default_config("mae")
-    config.task = "evaluate"
-    config.checkpoint.path = run
-    config.data.source = None
-    return config
+    return config_of_run("evaluate", run)

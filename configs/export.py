@@ -3,12 +3,8 @@
 python -m sgmae_jax.main --config export:runs/quickstart --workdir runs/quickstart
 """
 
-from sgmae_jax.config import default_config
+from sgmae_jax.config import config_of_run
 
 
 def get_config(run=""):
-    config = default_config("mae")
-    config.task = "export"
-    config.checkpoint.path = run
-    config.data.source = None
-    return config
+    return config_of_run("export", run)

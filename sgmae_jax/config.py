@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib.util
 import inspect
+import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -57,6 +58,25 @@ def default_config(method: str = "mae") -> ml_collections.ConfigDict:
     config.method.name = method
     config.lock()
     config.mask.options.unlock()
+    return config
+
+
+def config_of_run(task: str, run: str) -> ml_collections.ConfigDict:
+    """A config for a task on the run in a directory, with that run's `eval` section.
+
+    Args:
+        task: what to do with the run.
+        run: its directory, or empty where `checkpoint.path` is given later.
+    """
+    config = default_config()
+    config.task = task
+    config.checkpoint.path = run
+    config.data.source = None  # the run's own
+    saved = pathlib.Path(run, "config.json")
+    if run and saved.is_file():
+        for name, value in json.loads(saved.read_text()).items():
+            if name.startswith("eval."):
+                assign(config, name, value)
     return config
 
 

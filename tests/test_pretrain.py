@@ -94,14 +94,15 @@ def test_no_usable_checkpoint_is_exit_code_3(tmp_path, capsys):
 
 
 def test_evaluate_and_export_know_a_run_by_its_directory(finished, tmp_path, capsys):
-    words = ["--config", "evaluate", "--workdir", str(tmp_path / "scores")]
-    limits = ["--config.eval.fit_limit=40", "--config.eval.limit=20"]
-    code = main([*words, f"--config.checkpoint.path={finished}", *limits])
+    words = ["--config", f"evaluate:{finished}", "--workdir", str(tmp_path / "scores")]
+    code = main([*words, "--config.eval.baselines=True"])
     output = capsys.readouterr().out
     assert code == 0
     assert "trained encoder" in output and "raw pixels" in output
     scores = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
     assert scores["step"] == 8
+    trained = json.loads((finished / "scores.json").read_text())
+    assert scores["scores"]["trained encoder"] == trained["trained encoder"]
 
     words = ["--config", "export", "--workdir", str(tmp_path / "out")]
     assert main([*words, f"--config.checkpoint.path={finished}"]) == 0
