@@ -91,7 +91,6 @@ def _merge(trained: dict[str, Any], wished):
         merged.data.source = wished.data.source
     if wished.data.source is not None or wished.data.path:
         merged.data.path = wished.data.path
-    merged.data.in_memory = wished.data.in_memory
     validate(merged)
     return merged
 

@@ -46,7 +46,7 @@ class Progress:
     def add(self, step: int, metrics, rows: Mapping[str, Any], *, ahead: int) -> None:
         """Takes the metrics of a step; waits if the device is `ahead` steps behind."""
         origin = {
-            name: {"ids": part["id"].tolist(), "epochs": part["epoch"].tolist()}
+            name: {"ids": part["id"], "epochs": part["epoch"]}
             for name, part in rows.items()
         }
         self._pending.append((step, metrics, origin))
@@ -132,7 +132,10 @@ class Progress:
             step,
             {
                 "seed": self._config.seed,
-                "batches": origin,
+                "batches": {
+                    name: {key: rows.tolist() for key, rows in part.items()}
+                    for name, part in origin.items()
+                },
                 "metrics": {name: repr(float(v)) for name, v in metrics.items()},
             },
         )

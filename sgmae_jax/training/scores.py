@@ -52,9 +52,12 @@ class Scorer:
         """Scores for the log: eval/knn and eval/probe of every feature."""
         if not self._sources:
             return {}
-        return self.as_metrics(
+        found = self.as_metrics(
             {name: self._score(name, params) for name in self._features}
         )
+        line = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
+        self._console.say(f"scores: {line}")
+        return found
 
     def final(self, params: Params, untrained: Callable[[], Params]) -> Scores:
         """Scores of the trained features and, if configured, of the baselines."""
@@ -79,10 +82,6 @@ class Scorer:
             found = scores.get(f"trained {name}", scores.get(name, {}))
             suffix = f"/{name}" if index else ""
             flat |= {f"eval/{kind}{suffix}": found[kind] for kind in found}
-        if flat:
-            self._console.say(
-                "scores: " + ", ".join(f"{k} {v:.2%}" for k, v in flat.items())
-            )
         return flat
 
     def _score(self, name: str, params: Params) -> dict[str, float]:

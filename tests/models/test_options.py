@@ -112,7 +112,7 @@ def test_library_attention_respects_padding(model, params):
 
 
 def test_cudnn_is_accepted_in_half_precision():
-    Encoder(
+    encoder = Encoder(
         grid=(2, 2),
         patch_values=4,
         width=8,
@@ -121,6 +121,7 @@ def test_cudnn_is_accepted_in_half_precision():
         attention="cudnn",
         dtype="bfloat16",
     )
+    assert encoder.attention == "cudnn"
 
 
 @pytest.mark.parametrize("attention", ["matmul", "xla"])
