@@ -97,10 +97,10 @@ def guide(
     _check_choice("side", side, Side)
     _check_choice("threshold", threshold, Threshold)
     if attention is None and (relation == "attention" or side == "cls_attention"):
-        needs = (
-            'relation="attention"' if relation == "attention" else 'side="cls_attention"'
+        raise ValueError(
+            f"relation={relation!r} with side={side!r} needs the attention maps, which "
+            "were not given"
         )
-        raise ValueError(f"{needs} needs the attention maps, which were not given")
     features = jax.lax.stop_gradient(features).astype(jnp.float32)
     finite = jnp.isfinite(features).all((1, 2))
     features = jnp.where(finite[:, None, None], features, 0)

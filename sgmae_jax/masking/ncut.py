@@ -113,8 +113,8 @@ def normalised_cut(
     (basis, _), (alpha, beta) = jax.lax.scan(step, (empty, begin), jnp.arange(steps))
     values, vectors = _tridiagonal(alpha.T, beta.T[:, :-1])
     v = jnp.einsum("bmn,bm->bn", basis, vectors[..., -1], precision=EXACT)
-    second = values[:, -2] if steps > 1 else values[:, -1]
-    return _cut(matrix, scale, _unit(v), values[:, -1] - second)
+    third = values[:, -2] if steps > 1 else jnp.full(batch, _NEVER)
+    return _cut(matrix, scale, _unit(v), third)
 
 
 def normalised_cut_dense(weights: Float[Array, "B N N"]) -> Cut:
@@ -128,8 +128,8 @@ def normalised_cut_dense(weights: Float[Array, "B N N"]) -> Cut:
     # The known vector is moved from 1 to the other end of the spectrum.
     shifted = matrix - 3 * first[:, :, None] * first[:, None, :]
     values, vectors = jnp.linalg.eigh(shifted)
-    second = values[:, -2] if weights.shape[1] > 2 else values[:, -1]
-    return _cut(matrix, scale, vectors[..., -1], values[:, -1] - second)
+    third = values[:, -2] if weights.shape[1] > 2 else jnp.full(len(values), _NEVER)
+    return _cut(matrix, scale, vectors[..., -1], third)
 
 
 def _check(weights: Array) -> None:
@@ -146,15 +146,21 @@ def _symmetric(weights: Array) -> tuple[Array, Array, Array]:
     return matrix, scale, _unit(jnp.sqrt(degree))
 
 
-def _cut(matrix: Array, scale: Array, v: Array, gap: Array) -> Cut:
-    """From a unit eigenvector of A to the cut, with its sign settled."""
+def _cut(matrix: Array, scale: Array, v: Array, third: Array) -> Cut:
+    """From a unit eigenvector of A to the cut, with its sign settled.
+
+    `third` is the best estimate of A's third eigenvalue, from below.
+    """
     image = _times(matrix, v)
     mu = (v * image).sum(-1)
     residual = jnp.linalg.norm(image - mu[:, None] * v, axis=-1)
     y = scale * v
     largest = jnp.take_along_axis(y, jnp.abs(y).argmax(-1)[:, None], axis=-1)
     y = y * jnp.where(largest < 0, -1.0, 1.0)
-    return Cut(y, 1 - mu, residual, jnp.maximum(gap, 0))
+    # Nor can it be less than the mean of all that are left.
+    left = jnp.trace(matrix, axis1=1, axis2=2) - 1 - mu
+    third = jnp.maximum(third, left / max(matrix.shape[1] - 2, 1))
+    return Cut(y, 1 - mu, residual, jnp.maximum(mu - third, 0))
 
 
 def _times(matrix: Array, x: Array) -> Array:
