@@ -63,7 +63,7 @@ class Trainer:
         self._batches = {
             "train": put_batch(random_batch(sizes, config.data.batch_size), mesh)
         }
-        self.phase = self.method.phase(0)
+        self.phase = self.method.phase(0, {})
         self.step = jax.jit(
             make_step(self.method),
             static_argnums=2,
