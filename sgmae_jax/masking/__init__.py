@@ -1,5 +1,13 @@
 """Masks for masked autoencoders, usable alone: needs jax and numpy, nothing else."""
 
+from sgmae_jax.masking.bank import (
+    Bank,
+    empty_bank,
+    invert,
+    read_bank,
+    resample,
+    write_bank,
+)
 from sgmae_jax.masking.block import block_mask
 from sgmae_jax.masking.check import check_mask_fn
 from sgmae_jax.masking.grid import grid_mask
@@ -11,17 +19,23 @@ from sgmae_jax.masking.types import Context, Mask, num_keep
 from sgmae_jax.masking.uniform import random_mask
 
 __all__ = [
+    "Bank",
     "Context",
     "Mask",
     "MaskError",
     "block_mask",
     "bucket_at",
     "check_mask_fn",
+    "empty_bank",
     "example_keys",
     "grid_mask",
+    "invert",
     "load_mask_fn",
     "num_keep",
     "random_mask",
     "ratio_buckets",
+    "read_bank",
+    "resample",
     "select",
+    "write_bank",
 ]
