@@ -43,6 +43,7 @@ def random_batch(sizes: Sizes, batch: int) -> dict[str, np.ndarray]:
         "label": np.zeros(batch, np.int32),
         "id": np.arange(batch, dtype=np.int32),
         "epoch": np.zeros(batch, np.int32),
+        "view": np.tile(np.float32([0, 1]), (batch, 2, 1)),
     }
 
 

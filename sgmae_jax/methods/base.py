@@ -10,7 +10,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 
 Params = dict[str, PyTree]  # one named sub-tree a network: model, teacher, masker …
-Batch = Mapping[str, Array]  # image u8[B,H,W,C], label, id, epoch: i32[B]
+# image u8[B,H,W,C], label, id, epoch: i32[B], view f32[B,2,2]
+Batch = Mapping[str, Array]
 Batches = Mapping[str, Batch]  # one batch a stream
 Metrics = dict[str, Float[Array, ""]]
 Marks = Mapping[str, int]  # what was decided during the run: name -> step

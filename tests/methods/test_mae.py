@@ -48,6 +48,7 @@ def batch_of(count=16, first=0, epoch=0):
         "label": np.zeros(count, np.int32),
         "id": ids,
         "epoch": np.full(count, epoch, np.int32),
+        "view": np.tile(np.float32([0, 1]), (count, 2, 1)),
     }
 
 
