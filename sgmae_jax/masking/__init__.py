@@ -2,6 +2,11 @@
 
 from sgmae_jax.masking.block import block_mask
 from sgmae_jax.masking.check import check_mask_fn
+from sgmae_jax.masking.exploitation import (
+    Exploitation,
+    exploitation_rates,
+    per_token,
+)
 from sgmae_jax.masking.grid import grid_mask
 from sgmae_jax.masking.keys import example_keys
 from sgmae_jax.masking.resolve import MaskError, load_mask_fn
@@ -12,15 +17,18 @@ from sgmae_jax.masking.uniform import random_mask
 
 __all__ = [
     "Context",
+    "Exploitation",
     "Mask",
     "MaskError",
     "block_mask",
     "bucket_at",
     "check_mask_fn",
     "example_keys",
+    "exploitation_rates",
     "grid_mask",
     "load_mask_fn",
     "num_keep",
+    "per_token",
     "random_mask",
     "ratio_buckets",
     "select",
