@@ -8,7 +8,16 @@ from sgmae_jax.masking.exploitation import (
     per_token,
 )
 from sgmae_jax.masking.grid import grid_mask
+from sgmae_jax.masking.guided import (
+    Guidance,
+    guide,
+    guided_mask,
+    hint_count,
+    informed_mask,
+)
 from sgmae_jax.masking.keys import example_keys
+from sgmae_jax.masking.ncut import Cut, normalised_cut, normalised_cut_dense
+from sgmae_jax.masking.relations import attention_relations, cosine_relations
 from sgmae_jax.masking.resolve import MaskError, load_mask_fn
 from sgmae_jax.masking.schedule import bucket_at, ratio_buckets
 from sgmae_jax.masking.select import select
@@ -17,16 +26,26 @@ from sgmae_jax.masking.uniform import random_mask
 
 __all__ = [
     "Context",
+    "Cut",
     "Exploitation",
+    "Guidance",
     "Mask",
     "MaskError",
+    "attention_relations",
     "block_mask",
     "bucket_at",
     "check_mask_fn",
+    "cosine_relations",
     "example_keys",
     "exploitation_rates",
     "grid_mask",
+    "guide",
+    "guided_mask",
+    "hint_count",
+    "informed_mask",
     "load_mask_fn",
+    "normalised_cut",
+    "normalised_cut_dense",
     "num_keep",
     "per_token",
     "random_mask",

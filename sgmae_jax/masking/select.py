@@ -48,7 +48,7 @@ def select(
         raise ValueError(f"num_keep must be in [0, N = {num_tokens}], got {num_keep}")
     order = jnp.argsort(jax.lax.stop_gradient(scores), axis=-1, stable=True)
     order = order.astype(jnp.int32)
-    rank = _inverse(order)
+    rank = inverse(order)
     kept, keep_valid = jnp.int32(num_keep), None
     if count is not None:
         kept = jnp.clip(count, 0, num_keep)[:, None]
@@ -64,7 +64,7 @@ def select(
     )
 
 
-def _inverse(order: Int[Array, "B N"]) -> Int[Array, "B N"]:
+def inverse(order: Int[Array, "B N"]) -> Int[Array, "B N"]:
     """The inverse permutations; a scatter, half the price of sorting again."""
     places = jnp.arange(order.shape[1], dtype=order.dtype)
 

@@ -1,0 +1,56 @@
+"""How much the tokens of an image belong together: weighted graphs over patches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+# Bfloat16 or TF32 products would spoil what an eigenvector is computed from.
+EXACT = jax.lax.Precision.HIGHEST
+
+
+def cosine_relations(features: Float[Array, "B N D"]) -> Float[Array, "B N N"]:
+    """Cosine of every pair of tokens.
+
+    Args:
+        features: of patch tokens, any scale and float type.
+
+    Returns:
+        float32 in [-1, 1], symmetric; a zero vector is unlike everything, itself too.
+
+    Reference: the paper's "similarity score"; the formula is our reading.
+    """
+    x = features.astype(jnp.float32)
+    # By the largest value first: squares of 1e30 or 1e-30 leave float32.
+    largest = jnp.abs(x).max(-1, keepdims=True)
+    x = x / jnp.where(largest > 0, largest, 1)
+    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    unit = x / jnp.where(norm > 0, norm, 1)
+    return jnp.einsum("bnd,bmd->bnm", unit, unit, precision=EXACT)
+
+
+def attention_relations(
+    attention: Float[Array, "B H 1+N 1+N"],
+) -> Float[Array, "B N N"]:
+    """Attention between patches as an undirected graph.
+
+    Args:
+        attention: maps of one layer, class token first, rows that sum to 1.
+
+    Returns:
+        float32 >= 0, symmetric: the mean of heads without the class token, rows
+        brought back to a sum of 1, averaged with its transpose.
+
+    Reference: the paper's "attention score"; dropping the class token and
+        symmetrising are our reading.
+    """
+    maps = attention.astype(jnp.float32).mean(1)[:, 1:, 1:]
+    total = maps.sum(-1, keepdims=True)
+    maps = maps / jnp.where(total > 0, total, 1)
+    return (maps + maps.mT) / 2
