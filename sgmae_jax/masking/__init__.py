@@ -10,6 +10,11 @@ from sgmae_jax.masking.bank import (
 )
 from sgmae_jax.masking.block import block_mask
 from sgmae_jax.masking.check import check_mask_fn
+from sgmae_jax.masking.exploitation import (
+    Exploitation,
+    exploitation_rates,
+    per_token,
+)
 from sgmae_jax.masking.grid import grid_mask
 from sgmae_jax.masking.guided import (
     Guidance,
@@ -31,6 +36,7 @@ __all__ = [
     "Bank",
     "Context",
     "Cut",
+    "Exploitation",
     "Guidance",
     "Mask",
     "MaskError",
@@ -41,6 +47,7 @@ __all__ = [
     "cosine_relations",
     "empty_bank",
     "example_keys",
+    "exploitation_rates",
     "grid_mask",
     "guide",
     "guided_mask",
@@ -51,6 +58,7 @@ __all__ = [
     "normalised_cut",
     "normalised_cut_dense",
     "num_keep",
+    "per_token",
     "random_mask",
     "ratio_buckets",
     "read_bank",
