@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +55,7 @@ class Guide:
         self._read = ("encoder",) if part.part == "encoder" else ("encoder", "decoder")
 
     def init(self, model_params: Any) -> Params:
-        """The sub-trees that guidance keeps: a copy of the model, a bank, or neither."""
+        """The sub-trees that guidance keeps: a copy of the model, a bank, none."""
         params: Params = {}
         if self._part.guide != "model":
             params["guide"] = self._copy(model_params)
@@ -90,11 +89,10 @@ class Guide:
         batches: Batches,
         key: Array,
         step: Int[Array, ""],
-        phase: Hashable,
+        phase: Phase,
     ) -> tuple[Params, Batches, Metrics]:
         """Adds "relevance" f32[B,N] to the batch: looked at now, or from the bank."""
         del key
-        assert isinstance(phase, Phase)
         if phase.begun is None:
             return params, batches, {}
         batch = batches["train"]
