@@ -1,7 +1,20 @@
 """Masks for masked autoencoders, usable alone: needs jax and numpy, nothing else."""
 
+from sgmae_jax.masking.bank import (
+    Bank,
+    empty_bank,
+    invert,
+    read_bank,
+    resample,
+    write_bank,
+)
 from sgmae_jax.masking.block import block_mask
 from sgmae_jax.masking.check import check_mask_fn
+from sgmae_jax.masking.exploitation import (
+    Exploitation,
+    exploitation_rates,
+    per_token,
+)
 from sgmae_jax.masking.grid import grid_mask
 from sgmae_jax.masking.guided import (
     Guidance,
@@ -20,8 +33,10 @@ from sgmae_jax.masking.types import Context, Mask, num_keep
 from sgmae_jax.masking.uniform import random_mask
 
 __all__ = [
+    "Bank",
     "Context",
     "Cut",
+    "Exploitation",
     "Guidance",
     "Mask",
     "MaskError",
@@ -30,17 +45,24 @@ __all__ = [
     "bucket_at",
     "check_mask_fn",
     "cosine_relations",
+    "empty_bank",
     "example_keys",
+    "exploitation_rates",
     "grid_mask",
     "guide",
     "guided_mask",
     "hint_count",
     "informed_mask",
+    "invert",
     "load_mask_fn",
     "normalised_cut",
     "normalised_cut_dense",
     "num_keep",
+    "per_token",
     "random_mask",
     "ratio_buckets",
+    "read_bank",
+    "resample",
     "select",
+    "write_bank",
 ]

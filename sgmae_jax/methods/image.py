@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from sgmae_jax.masking import (
     num_keep,
     ratio_buckets,
 )
-from sgmae_jax.methods.base import Batch, Run
+from sgmae_jax.methods.base import Batch, Marks, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
 from sgmae_jax.models.macs import autoencoder_macs, train_flops
 from sgmae_jax.models.presets import encoder_size
@@ -75,8 +76,9 @@ class Masking:
             (start,) if end is None else ratio_buckets(start, end, config.mask.buckets)
         )
 
-    def ratio_at(self, step: int) -> float:
+    def ratio_at(self, step: int, marks: Marks) -> float:
         """The ratio of a step (host integer): one of a few static buckets."""
+        del marks
         return bucket_at(step, self._total_steps, self._ratios)
 
     def __call__(
@@ -102,20 +104,16 @@ class Masking:
         """
         fixed = jax.lax.stop_gradient(params)
 
-        def features(layer: int):
-            captured = model.encode(fixed, images, capture=("features",)).captured
-            return captured["features"][_layer(layer)][:, 1:]
-
-        def attention(layer: int):
-            captured = model.encode(fixed, images, capture=("attention",)).captured
-            return captured["attention"][_layer(layer)]
+        @functools.cache  # features and attention of a layer come from one pass
+        def look(layer: int):
+            return model.layer(fixed, images, layer)
 
         context = Context(
             grid=model.grid,
             images=images,
             step=step,
-            features=features,
-            attention=attention,
+            features=lambda layer: look(layer).features[:, 1:],
+            attention=lambda layer: look(layer).attention,
         )
         keys = example_keys(key, batch["epoch"], batch["id"], "mask")
         return self._fn(keys, context, ratio=ratio, **self._options)
@@ -157,10 +155,3 @@ def training_flops(model: Autoencoder, ratio: Any) -> float:
         mlp_ratio=encoder.mlp_ratio,
     )
     return train_flops(macs)
-
-
-def _layer(layer: int) -> int:
-    """Layers count from 1, or from the end with negative numbers."""
-    if layer == 0:
-        raise ValueError("layers count from 1 (or from the end: -1), got 0")
-    return layer - 1 if layer > 0 else layer
