@@ -1,7 +1,10 @@
 """num_keep, Context and Mask."""
 
+from dataclasses import FrozenInstanceError, replace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +67,24 @@ def test_features_are_made_only_when_asked_for():
     context = Context(grid=(2, 3), features=features)
     assert context.num_tokens == 6 and asked == []
     assert context.features(11).shape == (1, 6, 4) and asked == [11]
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray])
+def test_an_array_stands_for_every_layer(kind):
+    array = kind(np.arange(24.0).reshape(1, 6, 4))
+    context = Context(grid=(2, 3), features=array)
+    assert context.features(-2) is context.features(11) is array
+    with pytest.raises(ValueError, match="attention of layer 2"):
+        context.attention(2)
+
+
+def test_a_context_cannot_be_changed_but_copied():
+    context = Context((2, 3), features=jnp.zeros((1, 6, 4)))
+    with pytest.raises(FrozenInstanceError):
+        context.step = 3
+    later = replace(context, step=3)
+    assert later.step == 3 and context.step == 0
+    assert later.features(1) is context.features(1)
 
 
 def test_a_mask_is_a_pytree_with_or_without_padding():
