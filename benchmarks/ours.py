@@ -43,6 +43,7 @@ def random_batch(sizes: Sizes, batch: int) -> dict[str, np.ndarray]:
         "label": np.zeros(batch, np.int32),
         "id": np.arange(batch, dtype=np.int32),
         "epoch": np.zeros(batch, np.int32),
+        "view": np.tile(np.float32([0, 1]), (batch, 2, 1)),
     }
 
 
@@ -63,7 +64,7 @@ class Trainer:
         self._batches = {
             "train": put_batch(random_batch(sizes, config.data.batch_size), mesh)
         }
-        self.phase = self.method.phase(0)
+        self.phase = self.method.phase(0, {})
         self.step = jax.jit(
             make_step(self.method),
             static_argnums=2,

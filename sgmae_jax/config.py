@@ -279,6 +279,11 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
             f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "
             f"less than epochs = {config.epochs}",
         )
+    from sgmae_jax import methods
+
+    check_method = getattr(methods.load(config.method.name), "check", None)
+    if check_method is not None:
+        check_method(config)
     from sgmae_jax.masking import MaskError, load_mask_fn
 
     try:

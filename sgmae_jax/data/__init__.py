@@ -1,6 +1,12 @@
 """Images from anywhere, in a fixed order, as uint8 batches."""
 
-from sgmae_jax.data.augment import AugmentConfig, eval_image, train_image
+from sgmae_jax.data.augment import (
+    AugmentConfig,
+    Shown,
+    eval_image,
+    train_image,
+    whole_image,
+)
 from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
 from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.loader import BadLog, Batch, Loader
@@ -17,6 +23,7 @@ __all__ = [
     "Example",
     "InMemory",
     "Loader",
+    "Shown",
     "Source",
     "Subset",
     "Synthetic",
@@ -28,4 +35,5 @@ __all__ = [
     "parse_split",
     "slice_source",
     "train_image",
+    "whole_image",
 ]

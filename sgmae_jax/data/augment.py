@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 Box = tuple[float, float, float, float]
@@ -25,6 +26,27 @@ class AugmentConfig:
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
+
+
+class Shown(NamedTuple):
+    """An image as it is shown, and where that lies in the source image.
+
+    Attributes:
+        image: pixels, 0 to 255.
+        view: rows (vertical, horizontal), columns (offset, scale): what is shown at
+            position p lies at offset + scale * p in the source image. Positions run
+            from 0 to 1 along each axis; the scale of a mirrored axis is negative.
+    """
+
+    image: UInt8[np.ndarray, "h w C"]
+    view: Float32[np.ndarray, "2 2"]
+
+
+def _view(box: Box, height: int, width: int) -> Float32[np.ndarray, "2 2"]:
+    """The view of a part (left, top, right, bottom) of an image; right may be left."""
+    left, top, right, bottom = box
+    rows = (top / height, (bottom - top) / height)
+    return np.array((rows, (left / width, (right - left) / width)), np.float32)
 
 
 def _resize(
@@ -90,7 +112,7 @@ def train_image(
     image: UInt8[np.ndarray, "H W C"],
     image_size: tuple[int, int],
     config: AugmentConfig,
-) -> UInt8[np.ndarray, "h w C"]:
+) -> Shown:
     """Returns a random crop, resized and perhaps mirrored.
 
     Args:
@@ -102,14 +124,27 @@ def train_image(
     top, left, height, width = crop_box(rng, image.shape[0], image.shape[1], config)
     crop = image[top : top + height, left : left + width]
     resized = _resize(np.ascontiguousarray(crop), image_size)
+    right = left + width
     if config.flip and rng.random() < 0.5:
-        return resized[:, ::-1]
-    return resized
+        resized = resized[:, ::-1]
+        left, right = right, left
+    box = (left, top, right, top + height)
+    return Shown(resized, _view(box, *image.shape[:2]))
+
+
+def whole_image(
+    image: UInt8[np.ndarray, "H W C"], image_size: tuple[int, int]
+) -> Shown:
+    """Returns all of an image, stretched to (h, w) pixels."""
+    height, width = image.shape[:2]
+    return Shown(
+        _resize(image, image_size), _view((0, 0, width, height), height, width)
+    )
 
 
 def eval_image(
     image: UInt8[np.ndarray, "H W C"], image_size: tuple[int, int], crop: float = 0.875
-) -> UInt8[np.ndarray, "h w C"]:
+) -> Shown:
     """Resizes an image to just cover (h, w) / crop and takes the centre.
 
     Args:
@@ -137,4 +172,4 @@ def eval_image(
         min(width, (left + image_size[1]) * width / cover_width),
         min(height, (top + image_size[0]) * height / cover_height),
     )
-    return _resize(image, image_size, box)
+    return Shown(_resize(image, image_size, box), _view(box, height, width))

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import threading
 import time
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
-from sgmae_jax.data.augment import AugmentConfig, eval_image, train_image
+from sgmae_jax.data.augment import (
+    AugmentConfig,
+    Shown,
+    eval_image,
+    train_image,
+    whole_image,
+)
 from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
 from sgmae_jax.data.source import Source
 
@@ -36,12 +43,18 @@ class Batch(TypedDict):
         label: class, -1 where unknown.
         id: index into the source.
         epoch: the pass over the source that the row belongs to, from 0.
+        view: where in the source image the shown one lies, see `Shown`.
     """
 
     image: UInt8[np.ndarray, "B H W C"]
     label: Int32[np.ndarray, " B"]
     id: Int32[np.ndarray, " B"]
     epoch: Int32[np.ndarray, " B"]
+    view: Float32[np.ndarray, "B 2 2"]
+
+
+# How the image of an id is shown.
+_Show = Callable[[int, np.ndarray], Shown]
 
 
 @dataclass(frozen=True)
@@ -138,8 +151,7 @@ class Loader:
         Raises:
             TooManyBad: the share of bad images has passed `max_bad_fraction`.
         """
-        epoch, ids = self._rows(step)
-        return self._make(epoch, ids)
+        return self._make(*self._rows(step))
 
     def iterate(self, start_step: int = 0) -> Generator[tuple[int, Batch], None, None]:
         """Yields (step, batch) from a step on, without end, made ahead by threads.
@@ -149,31 +161,50 @@ class Loader:
         Raises:
             TooManyBad: as `batch_at`.
         """
+        jobs = map(self._rows, itertools.count(start_step))
+        with contextlib.closing(self._ahead(jobs)) as batches:
+            yield from enumerate(batches, start_step)
+
+    def sweep(self) -> Generator[Batch, None, None]:
+        """Yields every example once, whole and stretched to the size, in order of id.
+
+        The last batch is filled up from the start of the source; `epoch` is 0. Blocks,
+        threads, bad images and closing are as in `iterate`.
+
+        Raises:
+            TooManyBad: as `batch_at`.
+        """
+        starts = range(0, len(self._source), self._batch_size)
+        jobs = ((0, self._in_order(start), self._whole) for start in starts)
+        with contextlib.closing(self._ahead(jobs)) as batches:
+            yield from batches
+
+    def _ahead(
+        self, jobs: Iterator[tuple[int, np.ndarray, _Show]]
+    ) -> Generator[Batch, None, None]:
+        """Makes the batches of (epoch, ids, show), a few ahead, in threads."""
         pool = concurrent.futures.ThreadPoolExecutor(
             self._threads, thread_name_prefix="loader"
         )
-        steps = itertools.count(start_step)
-        ahead: collections.deque[tuple[int, list[concurrent.futures.Future[Batch]]]] = (
+        ahead: collections.deque[list[concurrent.futures.Future[Batch]]] = (
             collections.deque()
         )
 
-        def submit() -> None:
-            step = next(steps)
-            epoch, ids = self._rows(step)
-            # Parts rather than rows: a 32-pixel image costs less than a future does.
-            parts = np.array_split(ids, min(self._threads, len(ids)))
-            ahead.append((step, [pool.submit(self._make, epoch, p) for p in parts]))
+        def submit(jobs: Iterator[tuple[int, np.ndarray, _Show]]) -> None:
+            for epoch, ids, show in jobs:
+                # Parts rather than rows: a 32-pixel image costs less than a future.
+                parts = np.array_split(ids, min(self._threads, len(ids)))
+                ahead.append([pool.submit(self._make, epoch, p, show) for p in parts])
 
         try:
-            for _ in range(self._prefetch):
-                submit()
-            while True:
-                step, futures = ahead.popleft()
+            submit(itertools.islice(jobs, self._prefetch))
+            while ahead:
+                futures = ahead.popleft()
                 start = time.perf_counter()
                 parts = [future.result() for future in futures]
                 self.wait_seconds += time.perf_counter() - start
-                submit()
-                yield step, _join(parts)
+                submit(itertools.islice(jobs, 1))
+                yield _join(parts)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -181,30 +212,37 @@ class Loader:
         rng = np.random.default_rng([self._seed, epoch, _ORDER])
         return rng.permutation(len(self._source))
 
-    def _rows(self, step: int) -> tuple[int, np.ndarray]:
+    def _rows(self, step: int) -> tuple[int, np.ndarray, _Show]:
         epoch, place = divmod(step, self.steps_per_epoch)
         first = place * self._batch_size
-        return epoch, self._order(epoch)[first : first + self._batch_size][self._block]
+        ids = self._order(epoch)[first : first + self._batch_size][self._block]
+        return epoch, ids, functools.partial(self._shape, epoch)
 
-    def _make(self, epoch: int, ids: np.ndarray) -> Batch:
-        shown = [self._example(epoch, int(i)) for i in ids]
-        images, labels, used = zip(*shown, strict=True)
+    def _in_order(self, first: int) -> np.ndarray:
+        """This process' ids of the batch that starts at an id, wrapping round."""
+        ids = np.arange(first, first + self._batch_size)[self._block]
+        return ids % len(self._source)
+
+    def _make(self, epoch: int, ids: np.ndarray, show: _Show) -> Batch:
+        shown, labels, used = zip(
+            *(self._example(int(i), show) for i in ids), strict=True
+        )
         return {
-            "image": np.stack(images),
+            "image": np.stack([one.image for one in shown]),
             "label": np.array(labels, np.int32),
             "id": np.array(used, np.int32),
             "epoch": np.full(len(ids), epoch, np.int32),
+            "view": np.stack([one.view for one in shown]),
         }
 
-    def _example(self, epoch: int, wanted: int) -> tuple[np.ndarray, int, int]:
-        """Returns pixels, label and id of the wanted example or of its replacement."""
+    def _example(self, wanted: int, show: _Show) -> tuple[Shown, int, int]:
+        """Returns what is shown, label and id of an example or of its replacement."""
         count = len(self._source)
         for index in itertools.chain(range(wanted, count), range(wanted)):
             if index not in self._bad:
                 try:
                     example = self._source[index]
-                    image = self._shape(epoch, index, example["image"])
-                    return image, example["label"], index
+                    return show(index, example["image"]), example["label"], index
                 except BadImage as bad:
                     self._note(index, bad)
                 except Exception as error:
@@ -213,11 +251,15 @@ class Loader:
             self._check_share()
         raise TooManyBad(f"not one of {self._source.name}'s {count} images is good")
 
-    def _shape(self, epoch: int, index: int, image: np.ndarray) -> np.ndarray:
+    def _shape(self, epoch: int, index: int, image: np.ndarray) -> Shown:
         if self._augment is None:
             return eval_image(image, self._image_size)
         rng = np.random.default_rng([self._seed, epoch, _AUGMENT, index])
         return train_image(rng, image, self._image_size, self._augment)
+
+    def _whole(self, index: int, image: np.ndarray) -> Shown:
+        del index
+        return whole_image(image, self._image_size)
 
     def _note(self, index: int, bad: BadImage) -> None:
         with self._lock:
@@ -241,4 +283,5 @@ def _join(parts: list[Batch]) -> Batch:
         "label": np.concatenate([part["label"] for part in parts]),
         "id": np.concatenate([part["id"] for part in parts]),
         "epoch": np.concatenate([part["epoch"] for part in parts]),
+        "view": np.concatenate([part["view"] for part in parts]),
     }

@@ -74,7 +74,8 @@ def extract_features(
     def load(index: int) -> tuple[np.ndarray, int] | BadImage:
         try:
             item = source[index]
-            return eval_image(item["image"], image_size, crop), int(item["label"])
+            shown = eval_image(item["image"], image_size, crop)
+            return shown.image, int(item["label"])
         except BadImage as error:
             return error
 

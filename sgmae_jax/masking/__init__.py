@@ -1,5 +1,13 @@
 """Masks for masked autoencoders, usable alone: needs jax and numpy, nothing else."""
 
+from sgmae_jax.masking.bank import (
+    Bank,
+    empty_bank,
+    invert,
+    read_bank,
+    resample,
+    write_bank,
+)
 from sgmae_jax.masking.block import block_mask
 from sgmae_jax.masking.check import check_mask_fn
 from sgmae_jax.masking.exploitation import (
@@ -25,6 +33,7 @@ from sgmae_jax.masking.types import Context, Mask, num_keep
 from sgmae_jax.masking.uniform import random_mask
 
 __all__ = [
+    "Bank",
     "Context",
     "Cut",
     "Exploitation",
@@ -36,6 +45,7 @@ __all__ = [
     "bucket_at",
     "check_mask_fn",
     "cosine_relations",
+    "empty_bank",
     "example_keys",
     "exploitation_rates",
     "grid_mask",
@@ -43,6 +53,7 @@ __all__ = [
     "guided_mask",
     "hint_count",
     "informed_mask",
+    "invert",
     "load_mask_fn",
     "normalised_cut",
     "normalised_cut_dense",
@@ -50,5 +61,8 @@ __all__ = [
     "per_token",
     "random_mask",
     "ratio_buckets",
+    "read_bank",
+    "resample",
     "select",
+    "write_bank",
 ]

@@ -10,6 +10,7 @@ from sgmae_jax.methods.base import Stream
 
 METHODS = {
     "mae": "sgmae_jax.methods.mae",
+    "self_guided": "sgmae_jax.methods.self_guided",
 }
 
 

@@ -10,9 +10,11 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 
 Params = dict[str, PyTree]  # one named sub-tree a network: model, teacher, masker …
-Batch = Mapping[str, Array]  # image u8[B,H,W,C], label, id, epoch: i32[B]
+# image u8[B,H,W,C], label, id, epoch: i32[B], view f32[B,2,2]
+Batch = Mapping[str, Array]
 Batches = Mapping[str, Batch]  # one batch a stream
 Metrics = dict[str, Float[Array, ""]]
+Marks = Mapping[str, int]  # what was decided during the run: name -> step
 # (params, batches, root key, step, phase) -> (gradients of the owned sub-trees,
 # metrics with at least "loss")
 Gradient = Callable[
@@ -63,6 +65,36 @@ class Stream(NamedTuple):
     high: float = 1.0
 
 
+class Monitor(NamedTuple):
+    """A look at held-out images between steps, which may decide what comes next.
+
+    Attributes:
+        images: how many; always the same ones.
+        due: step (host integer) -> whether to look before that step.
+        measure: (params, batch, root key, step) -> metrics, for the log.
+        decide: (step, metrics as floats, marks) -> marks. Pure; what it marks is
+            saved with the run, and `phase` is told.
+    """
+
+    images: int
+    due: Callable[[int], bool]
+    measure: Callable[[Params, Batch, Key[Array, ""], Int[Array, ""]], Metrics]
+    decide: Callable[[int, Mapping[str, float], Marks], Marks]
+
+
+class Sweep(NamedTuple):
+    """A pass over the whole, unvaried training images before certain steps.
+
+    Attributes:
+        due: (step, marks) -> whether to sweep before that step.
+        absorb: (params, batch, step, phase) -> params; an example met twice must
+            leave what it leaves when met once, as an interrupted sweep begins anew.
+    """
+
+    due: Callable[[int, Marks], bool]
+    absorb: Callable[[Params, Batch, Int[Array, ""], Hashable], Params]
+
+
 class Picture(NamedTuple):
     """What a method can show of a batch of B images.
 
@@ -76,10 +108,17 @@ class Picture(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a method may need to know of the run it is built for."""
+    """What a method may need to know of the run it is built for.
+
+    Attributes:
+        steps_per_epoch: of the stream "train".
+        total_steps: length of the run.
+        examples: in the stream "train"; ids are below it.
+    """
 
     steps_per_epoch: int
     total_steps: int
+    examples: int = 0
 
 
 def _keep(params: Params, step: Int[Array, ""]) -> Params:
@@ -87,9 +126,14 @@ def _keep(params: Params, step: Int[Array, ""]) -> Params:
     return params
 
 
-def _one_phase(step: int) -> Hashable:
-    del step
+def _one_phase(step: int, marks: Marks) -> Hashable:
+    del step, marks
     return ()
+
+
+def _as_they_are(params, batches, key, step, phase):
+    del key, step, phase
+    return params, batches, {}
 
 
 class Method(NamedTuple):
@@ -105,10 +149,16 @@ class Method(NamedTuple):
         flops: phase -> FLOPs of one training step for one image, or None if unknown.
         picture: (params, batch, root key, step, phase) -> Picture, or None.
         norm_pix: predictions are in units of each patch's own mean and deviation.
+        prepare: (params, batches, root key, step, phase) -> (params, batches,
+            metrics), before the updates and without gradient: what is learned of a
+            batch otherwise than by descent. It may add entries to the batches.
         post_update: (params, step) -> params, after the updates: EMA teachers.
-        phase: step (host integer) -> static facts of that step, hashable: the mask
-            ratio's bucket, whether guidance is on. One compilation a distinct value.
+        phase: (step, marks; host values) -> static facts of that step, hashable: the
+            mask ratio's bucket, whether guidance is on. One compilation a distinct
+            value.
         stages: boundaries, in order.
+        monitor: see `Monitor`.
+        sweep: see `Sweep`.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -118,9 +168,12 @@ class Method(NamedTuple):
     flops: Callable[[Hashable], float | None]
     picture: Callable[..., Picture] | None = None
     norm_pix: bool = False
+    prepare: Callable[..., tuple[Params, Batches, Metrics]] = _as_they_are
     post_update: Callable[[Params, Int[Array, ""]], Params] = _keep
-    phase: Callable[[int], Hashable] = _one_phase
+    phase: Callable[[int, Marks], Hashable] = _one_phase
     stages: tuple[Stage, ...] = ()
+    monitor: Monitor | None = None
+    sweep: Sweep | None = None
 
 
 def descend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,15 @@ from sgmae_jax.masking import (
     num_keep,
     ratio_buckets,
 )
-from sgmae_jax.methods.base import Batch, Run
+from sgmae_jax.methods.base import Batch, Marks, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
-from sgmae_jax.models.macs import autoencoder_macs, train_flops
+from sgmae_jax.models.layers import layer_index
+from sgmae_jax.models.macs import (
+    autoencoder_macs,
+    encoder_macs,
+    train_flops,
+    transformer_macs,
+)
 from sgmae_jax.models.presets import encoder_size
 
 
@@ -75,8 +82,9 @@ class Masking:
             (start,) if end is None else ratio_buckets(start, end, config.mask.buckets)
         )
 
-    def ratio_at(self, step: int) -> float:
+    def ratio_at(self, step: int, marks: Marks) -> float:
         """The ratio of a step (host integer): one of a few static buckets."""
+        del marks
         return bucket_at(step, self._total_steps, self._ratios)
 
     def __call__(
@@ -102,20 +110,16 @@ class Masking:
         """
         fixed = jax.lax.stop_gradient(params)
 
-        def features(layer: int):
-            captured = model.encode(fixed, images, capture=("features",)).captured
-            return captured["features"][_layer(layer)][:, 1:]
-
-        def attention(layer: int):
-            captured = model.encode(fixed, images, capture=("attention",)).captured
-            return captured["attention"][_layer(layer)]
+        @functools.cache  # features and attention of a layer come from one pass
+        def look(layer: int):
+            return model.layer(fixed, images, layer)
 
         context = Context(
             grid=model.grid,
             images=images,
             step=step,
-            features=features,
-            attention=attention,
+            features=lambda layer: look(layer).features[:, 1:],
+            attention=lambda layer: look(layer).attention,
         )
         keys = example_keys(key, batch["epoch"], batch["id"], "mask")
         return self._fn(keys, context, ratio=ratio, **self._options)
@@ -159,8 +163,21 @@ def training_flops(model: Autoencoder, ratio: Any) -> float:
     return train_flops(macs)
 
 
-def _layer(layer: int) -> int:
-    """Layers count from 1, or from the end with negative numbers."""
-    if layer == 0:
-        raise ValueError("layers count from 1 (or from the end: -1), got 0")
-    return layer - 1 if layer > 0 else layer
+def guidance_flops(model: Autoencoder, layer: int, *, part: str) -> float:
+    """FLOPs of one image's guidance: a forward pass on all its tokens up to a layer."""
+    encoder, decoder = model.encoder, model.decoder
+    depth = 1 + layer_index(layer, (encoder if part == "encoder" else decoder).depth)
+    tokens = encoder.tokens
+    macs = encoder_macs(
+        tokens=tokens,
+        kept=tokens,
+        patch_values=encoder.patch_values,
+        width=encoder.width,
+        depth=depth if part == "encoder" else encoder.depth,
+        mlp_ratio=encoder.mlp_ratio,
+    )
+    if part == "decoder":
+        macs += (tokens + 1) * encoder.width * decoder.width + transformer_macs(
+            tokens + 1, width=decoder.width, depth=depth, mlp_ratio=decoder.mlp_ratio
+        )
+    return 2.0 * macs

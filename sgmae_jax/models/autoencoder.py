@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from sgmae_jax.masking import Mask, select
 from sgmae_jax.models.decoder import Decoder
 from sgmae_jax.models.encoder import Encoder
-from sgmae_jax.models.layers import Captured
+from sgmae_jax.models.layers import Captured, LayerOutput
 from sgmae_jax.models.patches import patchify
 
 
@@ -173,6 +173,38 @@ class Autoencoder:
         tokens = self.embed(params, images)
         z, captured = self._apply_encoder(params, tokens, capture=capture)
         return Encoded(z[:, 0], z[:, 1:], captured)
+
+    def layer(
+        self,
+        params: PyTree,
+        images: Shaped[Array, "B H W C"],
+        layer: int,
+        *,
+        part: Literal["encoder", "decoder"] = "encoder",
+    ) -> LayerOutput:
+        """One layer's features and attention for whole images, and nothing above it.
+
+        Args:
+            params: as from `init`; the decoder's are read for its layers only.
+            images: as `patches` takes them.
+            layer: counts from 1, or from the end with negative numbers.
+            part: whose layer; the decoder is shown all tokens, none is a mask token.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        module: Encoder | Decoder
+        if part == "encoder":
+            module, args = self.encoder, (self.embed(params, images),)
+        else:
+            encoded = self.encode(params, images)
+            latent = jnp.concatenate([encoded.cls[:, None], encoded.patches], axis=1)
+            batch, count = encoded.patches.shape[:2]
+            nothing_hidden = select(jnp.zeros((batch, count)), count)
+            module, args = self.decoder, (latent, nothing_hidden)
+        own = params[part]
+        x = module.apply({"params": own}, *args, method="begin")
+        return module.run_to_layer(own["blocks"], x, layer)
 
     def _apply_encoder(self, params: PyTree, *args: Any, **options: Any) -> Any:
         return self.encoder.apply({"params": params["encoder"]}, *args, **options)

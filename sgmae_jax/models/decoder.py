@@ -39,10 +39,19 @@ class Decoder(Transformer, kw_only=True):
     out_values: int
 
     def setup(self):
+        self.embed = Linear(self.width, dtype=self.dtype)
         self.position = self.position_rows()
         self.mask_token = self.param(
             "mask_token", nn.initializers.normal(0.02), (self.width,)
         )
+
+    def begin(
+        self, latent: Float[Array, "B 1+K E"], mask: Mask
+    ) -> Float[Array, "B 1+N D"]:
+        """What the first block takes: all tokens at their places, with positions."""
+        y = self.embed(latent)
+        full = unshuffle(y[:, 1:], self.mask_token.astype(y.dtype), mask)
+        return jnp.concatenate([y[:, :1], full], axis=1) + self.position
 
     @nn.compact
     def __call__(
@@ -62,9 +71,6 @@ class Decoder(Transformer, kw_only=True):
         Returns:
             Predictions (at least float32), and what was captured.
         """
-        y = Linear(self.width, dtype=self.dtype, name="embed")(latent)
-        full = unshuffle(y[:, 1:], self.mask_token.astype(y.dtype), mask)
-        x = jnp.concatenate([y[:, :1], full], axis=1) + self.position
-        x, captured = self.run_blocks(x, None, capture)
+        x, captured = self.run_blocks(self.begin(latent, mask), None, capture)
         out = Linear(self.out_values, dtype=self.dtype, name="pred")(x)
         return at_least_float32(out), captured

@@ -46,6 +46,12 @@ class Encoder(Transformer, kw_only=True):
         """Tokens of all patches: projection plus position."""
         return self.patch_embed(patches) + self.position[1:]
 
+    def begin(self, tokens: Float[Array, "B K D"]) -> Float[Array, "B 1+K D"]:
+        """What the first block takes: the class token, with its position, in front."""
+        first = self.cls_token.astype(self.dtype) + self.position[0]
+        first = jnp.broadcast_to(first, (tokens.shape[0], 1, self.width))
+        return jnp.concatenate([first, tokens.astype(self.dtype)], axis=1)
+
     @nn.compact
     def __call__(
         self,
@@ -66,11 +72,7 @@ class Encoder(Transformer, kw_only=True):
             Tokens after the last norm, class token first, in the compute dtype; and
             what was captured (see `Transformer.run_blocks`).
         """
-        batch = tokens.shape[0]
-        first = self.cls_token.astype(self.dtype) + self.position[0]
-        first = jnp.broadcast_to(first, (batch, 1, self.width))
-        x = jnp.concatenate([first, tokens.astype(self.dtype)], axis=1)
         key_valid = None
         if keep_valid is not None:
             key_valid = jnp.pad(keep_valid, ((0, 0), (1, 0)), constant_values=True)
-        return self.run_blocks(x, key_valid, capture)
+        return self.run_blocks(self.begin(tokens), key_valid, capture)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from sgmae_jax.models.positions import sincos_table
 
@@ -24,6 +24,18 @@ REMAT = {
 CAPTURE = ("features", "attention")
 
 Captured = dict[str, Array]
+
+
+class LayerOutput(NamedTuple):
+    """What one layer shows.
+
+    Attributes:
+        features: the residual stream after it, class token first, compute dtype.
+        attention: its maps, at least float32.
+    """
+
+    features: Float[Array, "B T D"]
+    attention: Float[Array, "B H T T"]
 
 
 class Linear(nn.Dense):
@@ -269,3 +281,51 @@ class Transformer(nn.Module, kw_only=True):
         )
         x, captured = stack(x, key_valid)
         return layer_norm(self.dtype, "norm")(x), captured
+
+    def run_to_layer(
+        self, blocks: PyTree, x: Float[Array, "B T D"], layer: int
+    ) -> LayerOutput:
+        """The blocks up to one of them, whose features and attention are returned.
+
+        The layers above cost nothing, and of those below nothing is kept: made for
+        reading one layer of a frozen network. Needs no binding to parameters.
+
+        Args:
+            blocks: parameters of all blocks, stacked, as under "blocks".
+            x: what the first block takes.
+            layer: counts from 1, or from the end with negative numbers.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        last = layer_index(layer, self.depth)
+        hidden = int(self.width * self.mlp_ratio)
+
+        def block(*capture: str) -> Block:
+            # Detached from this module: applied to parameters it is handed.
+            return Block(
+                self.heads, hidden, self.dtype, self.attention, capture, parent=None
+            )
+
+        def step(x, params):
+            return block().apply({"params": params}, x, None)
+
+        below = jax.tree.map(lambda leaf: leaf[:last], blocks)
+        x, _ = jax.lax.scan(step, x, below, unroll=max(1, min(self.unroll, last)))
+        own = jax.tree.map(lambda leaf: leaf[last], blocks)
+        _, captured = block(*CAPTURE).apply({"params": own}, x, None)
+        return LayerOutput(**captured)
+
+
+def layer_index(layer: int, depth: int) -> int:
+    """Index from 0 of a layer that counts from 1, or from the end when negative.
+
+    Raises:
+        ValueError: there is no such layer.
+    """
+    if layer == 0 or not -depth <= layer <= depth:
+        raise ValueError(
+            f"layers count from 1 to {depth} (or from the end, -1 to -{depth}), "
+            f"got {layer}"
+        )
+    return layer - 1 if layer > 0 else depth + layer

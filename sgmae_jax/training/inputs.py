@@ -7,7 +7,14 @@ import os
 import jax
 
 from sgmae_jax.config import pair
-from sgmae_jax.data import AugmentConfig, Loader, Source, open_source, slice_source
+from sgmae_jax.data import (
+    AugmentConfig,
+    Batch,
+    Loader,
+    Source,
+    open_source,
+    slice_source,
+)
 from sgmae_jax.methods.base import Stream
 
 
@@ -51,6 +58,22 @@ def make_loader(config, source: Source) -> Loader:
         threads=config.data.threads or _threads(config.data.in_memory),
         prefetch=config.data.prefetch,
     )
+
+
+def held_out_batch(config, source: Source, count: int, divisor: int) -> Batch:
+    """A fixed batch of unvaried images: at most `count`, a multiple of `divisor`."""
+    rows = max(min(count, len(source)) // divisor, 1) * divisor
+    loader = Loader(
+        source,
+        batch_size=rows,
+        image_size=pair(config.data.image_size),
+        seed=config.seed,
+        augment=None,
+        max_bad_fraction=1.0,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return loader.batch_at(0)
 
 
 def _threads(in_memory: bool) -> int:

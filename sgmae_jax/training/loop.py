@@ -17,7 +17,7 @@ from sgmae_jax.analysis.report import write_report
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed
 from sgmae_jax.config import ConfigError, grid_of, pair
 from sgmae_jax.masking import MaskError, check_mask_fn, load_mask_fn
-from sgmae_jax.methods.base import Run
+from sgmae_jax.methods.base import Marks, Run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
 from sgmae_jax.training.inputs import (
@@ -37,6 +37,7 @@ from sgmae_jax.training.scores import Scorer, score_table
 from sgmae_jax.training.show import draw
 from sgmae_jax.training.state import TrainState, enter_stage, init_state
 from sgmae_jax.training.step import make_step
+from sgmae_jax.training.watch import Watch
 from sgmae_jax.training.workdir import public_config, write_json
 from sgmae_jax.training.writers import MetricWriter
 
@@ -65,13 +66,11 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         config, config.data.split, in_memory=config.data.in_memory
     )
     streams = methods.streams(config)
-    loaders = {
-        name: make_loader(config, stream_source(source, stream))
-        for name, stream in streams.items()
-    }
+    sources = {name: stream_source(source, one) for name, one in streams.items()}
+    loaders = {name: make_loader(config, one) for name, one in sources.items()}
     steps_per_epoch = loaders["train"].steps_per_epoch
     total_steps = config.steps or config.epochs * steps_per_epoch
-    run = Run(steps_per_epoch, total_steps)
+    run = Run(steps_per_epoch, total_steps, examples=len(sources["train"]))
     if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
         raise ConfigError(
             f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "
@@ -99,14 +98,16 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         target._asdict(), accept=functools.partial(_accept, config, data)
     )
     examples = 0  # place in the order of examples
+    marks: Marks = {}
     if restored is None:
         state = make_state(key)
     else:
         _, tree, meta = restored
         state, examples = TrainState(**tree), meta["examples"]
+        marks = meta.get("marks", {})
         _say_changes(console, meta["config"], public_config(config))
     start = int(state.step)
-    _say_header(console, config, source, mesh, method, shapes, run, start)
+    _say_header(console, config, source, mesh, method, shapes, run, start, marks)
 
     # ---- everything a step needs ---------------------------------------------------
     step_fn = jax.jit(
@@ -121,11 +122,18 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         out_shardings=shardings,
     )
     boundaries = {stage.begin: i for i, stage in enumerate(method.stages)}
+    absorb = method.sweep and jax.jit(
+        method.sweep.absorb,
+        static_argnums=3,
+        donate_argnums=0,
+        out_shardings=shardings.params,
+    )
     draw_fn = method.picture and jax.jit(method.picture, static_argnums=4)
     scorer = Scorer(config, method, mesh, console)
     first = examples // config.data.batch_size  # differs from `start` if sizes changed
     iterators = {name: loader.iterate(first) for name, loader in loaders.items()}
     writer = MetricWriter(workdir, start_step=start, tensorboard=config.log.tensorboard)
+    watch = Watch(config, method, mesh, sources["train"], writer, console)
     budget = SkipBudget(
         budget=config.guard.budget, window=config.guard.window, folder=workdir
     )
@@ -139,6 +147,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             "examples": (first + step - start) * config.data.batch_size,
             "data": data,
             "run": run._asdict(),
+            "marks": dict(marks),
             "config": public_config(config),
         }
         checkpointer.save(step, state._asdict(), meta)
@@ -154,19 +163,42 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         save_png(folder / f"reconstruction_{step:08d}.png", pixels)
         writer.picture(step, "reconstruction", pixels)
 
+    def sweep(step: int, phase) -> None:
+        nonlocal state
+        console.say(f"step {step}: a pass over the {run.examples} training images")
+        with contextlib.closing(loaders["train"].sweep()) as whole:
+            for rows in whole:
+                if stop.requested:
+                    return
+                batch = put_batch(rows, mesh)
+                state = state._replace(
+                    params=absorb(state.params, batch, state.step, phase)
+                )
+
     # ---- the loop ------------------------------------------------------------------
     with stop, contextlib.closing(checkpointer):
         try:
+            if start == 0:
+                marks = watch.look(0, state, marks)
             for step in range(start, total_steps):
                 if step in boundaries:
                     state = enter(state, boundaries[step])
+                phase = method.phase(step, marks)
+                if method.sweep and method.sweep.due(step, marks):
+                    progress.flush(step, phase)
+                    with progress.aside():
+                        sweep(step, phase)
+                    if stop.requested:  # the sweep is not whole: it will begin anew
+                        save(step)
+                        break
                 rows = {name: next(it)[1] for name, it in iterators.items()}
                 batches = {name: put_batch(part, mesh) for name, part in rows.items()}
-                phase = method.phase(step)
                 progress.profile(step)
                 state, metrics = step_fn(state, batches, phase)
                 done = step + 1
                 progress.add(done, metrics, rows, ahead=_AHEAD)
+                with progress.aside():
+                    marks = watch.look(done, state, marks)
                 last = done == total_steps or stop.requested
                 saving = last or done % config.checkpoint.every == 0
                 if saving or done % config.log.every == 0:
@@ -245,9 +277,11 @@ def _say_changes(console: Console, old: dict[str, Any], new: dict[str, Any]) -> 
             )
 
 
-def _say_header(console, config, source, mesh, method, shapes, run, start) -> None:
+def _say_header(
+    console, config, source, mesh, method, shapes, run, start, marks
+) -> None:
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params))
-    flops = method.flops(method.phase(start))
+    flops = method.flops(method.phase(start, marks))
     grid = grid_of(config)
     console.say(
         f"sgmae_jax {__version__} · {config.method.name} · {count / 1e6:.2f} M "

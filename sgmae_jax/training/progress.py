@@ -59,15 +59,21 @@ class Progress:
         Raises:
             NonFiniteError: too many void steps.
         """
+        if not self._pending:
+            return
         metrics = jax.device_get([metrics for _, metrics, _ in self._pending])
         origins = [(number, origin) for number, _, origin in self._pending]
         self._pending.clear()
         void = [bool(one["skipped"]) for one in metrics]
         good = [one for one, bad in zip(metrics, void, strict=True) if not bad]
         # In float64 and in order of steps: the same numbers whoever adds them up.
+        # Phases differ in what they measure.
+        names = dict.fromkeys(name for one in good or metrics for name in one)
         means = {
-            name: float(np.mean([np.float64(one[name]) for one in good or metrics]))
-            for name in metrics[0]
+            name: float(
+                np.mean([np.float64(o[name]) for o in good or metrics if name in o])
+            )
+            for name in names
             if name != "skipped"
         }
         rate, left = self._watch.lap(step)

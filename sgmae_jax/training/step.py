@@ -37,6 +37,8 @@ def make_step(
         params, opts = dict(state.params), []
         metrics: Metrics = {}
         finite = jnp.bool_(True)
+        params, batches, noted = method.prepare(params, batches, key, state.step, phase)
+        metrics |= noted
         for update, opt in zip(method.updates, state.opt, strict=True):
             act = _accumulated(update.gradient, accumulate)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sgmae_jax.data import AugmentConfig, eval_image, train_image
+from sgmae_jax.data import AugmentConfig, eval_image, train_image, whole_image
 from sgmae_jax.data.augment import crop_box
 
 CONFIG = AugmentConfig()
@@ -71,18 +71,22 @@ def test_train_image_is_crop_resize_flip():
     image = photo(50, 70)
     flips = 0
     for seed in range(40):
-        made = train_image(np.random.default_rng(seed), image, (24, 32), CONFIG)
+        made, view = train_image(np.random.default_rng(seed), image, (24, 32), CONFIG)
         top, left, height, width = crop_box(np.random.default_rng(seed), 50, 70, CONFIG)
         crop = Image.fromarray(image).crop((left, top, left + width, top + height))
         plain = np.asarray(crop.resize((32, 24), Image.Resampling.BICUBIC))
         mirrored = np.array_equal(made, plain[:, ::-1])
         assert mirrored or np.array_equal(made, plain)
+        across = (left + width, -width) if mirrored else (left, width)
+        expected = np.array(((top, height), across)) / np.array([[50], [70]])
+        np.testing.assert_array_equal(view, expected.astype(np.float32))
         flips += mirrored
     assert 10 <= flips <= 30
     config = AugmentConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=False)
     square = photo(32, 32)
     same = train_image(np.random.default_rng(0), square, (32, 32), config)
-    np.testing.assert_array_equal(same, square)
+    np.testing.assert_array_equal(same.image, square)
+    np.testing.assert_array_equal(same.view, [[0, 1], [0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -111,23 +115,64 @@ def test_eval_image_is_resize_then_centre_crop(height, width, size, crop):
     )
     top, left = round((cover[0] - size[0]) / 2), round((cover[1] - size[1]) / 2)
     expected = np.asarray(whole)[top : top + size[0], left : left + size[1]]
-    difference = eval_image(image, size, crop).astype(int) - expected
-    assert np.abs(difference).max() <= 1
+    shown = eval_image(image, size, crop)
+    assert np.abs(shown.image.astype(int) - expected).max() <= 1
+    rows = zip((top, left), size, cover, strict=True)
+    shares = [(start / length, side / length) for start, side, length in rows]
+    np.testing.assert_allclose(shown.view, shares, rtol=0, atol=1e-6)
 
 
 def test_eval_image_leaves_the_right_size_alone_and_survives_extremes():
     image = photo(32, 32)
-    np.testing.assert_array_equal(eval_image(image, (32, 32), 1.0), image)
+    np.testing.assert_array_equal(eval_image(image, (32, 32), 1.0).image, image)
     for size in ((1, 20_000), (20_000, 1), (1, 1)):
-        assert eval_image(photo(*size), (32, 48)).shape == (32, 48, 3)
+        shown = eval_image(photo(*size), (32, 48))
+        assert shown.image.shape == (32, 48, 3)
+        # Between the edges of the image, to rounding.
+        edges = np.stack((shown.view[:, 0], shown.view.sum(1)))
+        assert (edges >= 0).all() and (edges <= 1 + 1e-6).all()
+
+
+def test_the_whole_image_is_stretched():
+    image = photo(50, 70)
+    shown = whole_image(image, (24, 32))
+    expected = Image.fromarray(image).resize((32, 24), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(shown.image, expected)
+    np.testing.assert_array_equal(shown.view, [[0, 1], [0, 1]])
+    assert shown.view.dtype == np.float32
+    np.testing.assert_array_equal(whole_image(image, (50, 70)).image, image)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    height=st.integers(20, 300), width=st.integers(20, 300), seed=st.integers(0, 999)
+)
+def test_a_view_tells_where_each_pixel_comes_from(height, width, seed):
+    """Pixels that hold their own place, 0 to 255: a crop of them is read off."""
+    down, across = np.mgrid[:height, :width]
+    places = ((down + 0.5) / height, (across + 0.5) / width)
+    ramp = np.stack(places, -1) * 255
+    image = np.rint(ramp).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    for shown in (
+        train_image(rng, image, (16, 24), CONFIG),
+        eval_image(image, (16, 24)),
+        whole_image(image, (16, 24)),
+    ):
+        middle = (np.mgrid[:16, :24] + 0.5) / np.array([16, 24])[:, None, None]
+        offset, scale = shown.view.T[..., None, None]
+        expected = np.moveaxis(offset + scale * middle, 0, -1) * 255
+        # At the edges the filter sees nothing of what lies beyond.
+        error = np.abs(shown.image - expected)[3:-3, 3:-3]
+        assert error.max() < 2
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 def test_channels_do_not_mix(channels):
     image = photo(40, 40, channels)
-    made = train_image(np.random.default_rng(3), image, (16, 16), CONFIG)
+    made, _ = train_image(np.random.default_rng(3), image, (16, 16), CONFIG)
     assert made.shape == (16, 16, channels)
     for channel in range(channels):
         alone = image[..., channel : channel + 1]
-        one = train_image(np.random.default_rng(3), alone, (16, 16), CONFIG)
+        one, _ = train_image(np.random.default_rng(3), alone, (16, 16), CONFIG)
         np.testing.assert_array_equal(made[..., channel : channel + 1], one)

@@ -21,6 +21,7 @@ from sgmae_jax.data import (
     TooManyBad,
     eval_image,
     open_source,
+    train_image,
 )
 
 SOURCE = InMemory(Synthetic(config=SyntheticConfig(train_length=100)))
@@ -83,6 +84,7 @@ def test_the_parts_of_a_batch():
     assert batch["image"].shape == (16, 32, 32, 3) and batch["image"].dtype == np.uint8
     for key in ("label", "id", "epoch"):
         assert batch[key].shape == (16,) and batch[key].dtype == np.int32
+    assert batch["view"].shape == (16, 2, 2) and batch["view"].dtype == np.float32
     assert (batch["epoch"] == 1).all()
     assert batch["label"].tolist() == (batch["id"] % 10).tolist()
 
@@ -154,7 +156,17 @@ def test_without_augmentation_the_centre_is_shown_in_every_epoch():
     batch = made.batch_at(0)
     for index, image in zip(batch["id"], batch["image"], strict=True):
         expected = eval_image(SOURCE[int(index)]["image"], (24, 20))
-        np.testing.assert_array_equal(image, expected)
+        np.testing.assert_array_equal(image, expected.image)
+    np.testing.assert_array_equal(batch["view"], [expected.view] * 16)
+
+
+def test_the_view_is_that_of_the_image():
+    batch = loader().batch_at(8)
+    for row, index in enumerate(batch["id"]):
+        rng = np.random.default_rng([0, 1, zlib.crc32(b"augment"), index])
+        shown = train_image(rng, SOURCE[int(index)]["image"], (32, 32), AugmentConfig())
+        np.testing.assert_array_equal(batch["image"][row], shown.image)
+        np.testing.assert_array_equal(batch["view"][row], shown.view)
 
 
 def test_a_bad_image_is_replaced_by_the_next_good_one():

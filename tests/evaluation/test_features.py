@@ -71,8 +71,9 @@ def test_crop_is_that_of_the_data_package():
     found = extract_features(
         raw_pixels, One(3), image_size=(8, 12), crop=0.7, batch_size=2
     )
-    expected = [eval_image(One(3)[i]["image"], (8, 12), 0.7).ravel() for i in range(3)]
-    np.testing.assert_array_equal(found.features * 255, np.stack(expected))
+    shown = [eval_image(One(3)[i]["image"], (8, 12), 0.7).image for i in range(3)]
+    expected = np.stack([image.ravel() for image in shown])
+    np.testing.assert_array_equal(found.features * 255, expected)
 
 
 def test_bad_images_are_left_out_and_named():

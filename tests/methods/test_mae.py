@@ -48,6 +48,7 @@ def batch_of(count=16, first=0, epoch=0):
         "label": np.zeros(count, np.int32),
         "id": ids,
         "epoch": np.full(count, epoch, np.int32),
+        "view": np.tile(np.float32([0, 1]), (count, 2, 1)),
     }
 
 
@@ -114,7 +115,7 @@ def test_one_program_a_bucket_of_a_moving_ratio():
     method = build(config)
     step = jax.jit(make_step(method), static_argnums=2)
     state = jax.jit(functools.partial(init_state, method))(KEY)
-    ratios = [method.phase(i) for i in range(10)]
+    ratios = [method.phase(i, {}) for i in range(10)]
     for ratio in ratios:
         state, _ = step(state, {"train": batch_of()}, ratio)
     assert step._cache_size() == len(set(ratios)) == 3
