@@ -59,11 +59,11 @@ def load_samples(
         except BadImage as bad:
             log(f"left out: {bad}")
             continue
-        images.append(eval_image(item["image"], image_size, crop))
+        images.append(eval_image(item["image"], image_size, crop).image)
         ids.append(index)
         if "object_mask" in item:
             pixels = item["object_mask"].astype(np.uint8)[..., None] * 255
-            cropped = eval_image(pixels, image_size, crop)[..., 0] > 127
+            cropped = eval_image(pixels, image_size, crop).image[..., 0] > 127
             objects.append(token_object(cropped, patch_size))
     if not images:
         raise DataError(f"{source.name} has no readable image to analyze")
