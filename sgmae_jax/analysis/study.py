@@ -117,7 +117,8 @@ class Study:
     ):
         part = model.encoder if options.part == "encoder" else model.decoder
         layer_index(options.layer, part.depth)
-        self._model, self._samples, self._shown = model, samples, shown
+        self._samples, self._shown = samples, shown
+        self.options = options
         self._batch = min(_batch_size(model), len(samples.images))
         self.marked = marked_tokens(samples, model.grid)
         self.compilations = 0
