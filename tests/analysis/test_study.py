@@ -20,9 +20,10 @@ from sgmae_jax.masking import (
     random_mask,
 )
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
-from tests.models.tiny import autoencoder, noisy, predict
+from tests.models.tiny import autoencoder, encode, noisy, predict
 
 OPTIONS = Options(ratio=0.5, norm_pix=True, layer=2, hint_ratio=0.34)
+CAPTURE = ("features", "attention")
 PER_LAYER = {
     "feature_variance",
     "similarity_variance",
@@ -91,17 +92,23 @@ def test_every_metric_is_there_for_every_layer(found):
 
 def test_numbers_are_means_of_the_metrics(found, model, params, samples):
     numbers, _ = found[1][0]
-    for layer in range(3):
-        output = model.layer(params[0], samples.images, layer + 1)
-        features, attention = output.features[:, 1:], output.attention
-        for name, expected in {
+    captured = encode(model, params[0], samples.images, capture=CAPTURE).captured
+
+    @jax.jit
+    def measure(features, attention):
+        return {
             "feature_variance": metrics.feature_variance(features),
             "similarity_variance": metrics.similarity_variance(
                 cosine_relations(features)
             ),
             "attention_distance": metrics.attention_distance(attention, model.grid),
             "attention_nmi": metrics.attention_nmi(attention),
-        }.items():
+        }
+
+    for layer in range(3):
+        features = captured["features"][layer][:, 1:]
+        found_here = measure(features, captured["attention"][layer])
+        for name, expected in found_here.items():
             value = numbers["encoder"][name][layer]
             assert value == pytest.approx(float(expected.mean()), rel=1e-4), name
 
@@ -121,8 +128,9 @@ def test_divergence_ends_at_zero(found):
 
 def test_the_partition_is_that_of_the_guidance(found, model, params, samples):
     numbers, shown = found[1][1]
-    output = model.layer(params[1], samples.images, OPTIONS.layer)
-    guidance = guide(output.features[:, 1:], output.attention)
+    captured = encode(model, params[1], samples.images, capture=CAPTURE).captured
+    features, attention = (captured[name][OPTIONS.layer - 1] for name in CAPTURE)
+    guidance = jax.jit(guide)(features[:, 1:], attention)
     np.testing.assert_array_equal(shown.object, guidance.object[:3])
     partition = numbers["partition"]
     assert partition["share"] == pytest.approx(float(guidance.object.mean()))
@@ -144,9 +152,7 @@ def test_masked_measurements_use_the_same_random_masks(found, model, params, sam
     ids = jnp.asarray(samples.ids)
     keys = example_keys(jax.random.key(0), jnp.zeros_like(ids), ids, "analysis random")
     mask = random_mask(keys, Context(grid=model.grid), ratio=0.5)
-    prediction = predict(
-        model, params[1], samples.images, mask, capture=("features", "attention")
-    )
+    prediction = predict(model, params[1], samples.images, mask, capture=CAPTURE)
     captured = prediction.captured["decoder"]
     rates = exploitation_rates(captured["attention"].mean(2), mask.hidden)
     for name, expected in zip(("layer", "cumulated", "per_token"), rates, strict=True):
@@ -183,8 +189,8 @@ def test_guided_masks_hide_the_most_relevant_and_hints_swap(found):
 def test_relation_maps_show_the_marked_token(found, model, params, samples):
     one, results = found
     _, shown = results[1]
-    output = model.layer(params[1], samples.images[:3], OPTIONS.layer)
-    relations = cosine_relations(output.features[:, 1:])
+    captured = encode(model, params[1], samples.images, capture=CAPTURE).captured
+    relations = cosine_relations(captured["features"][OPTIONS.layer - 1][:, 1:])
     for image in range(3):
         row = relations[image, one.marked[image]]
         np.testing.assert_allclose(shown.relation[image], row, atol=1e-5)
@@ -201,17 +207,6 @@ def test_the_marked_token_is_in_the_middle_of_the_object():
     marked = marked_tokens(Samples(images, ids, inside), (2, 6))
     assert marked[0] in (0, 1, 6, 7) and marked.tolist()[1:] == [11, 9]
     assert marked_tokens(Samples(images, ids, None), (2, 6)).tolist() == [9, 9, 9]
-
-
-def test_without_objects_nothing_is_said_of_them(model, params, samples):
-    unmarked = samples._replace(objects=None)
-    options = dataclasses.replace(
-        OPTIONS, part="decoder", layer=-1, relation="attention"
-    )
-    numbers, shown = Study(model, unmarked, options).measure(params[1], params[1])
-    assert "ari" not in numbers["partition"]
-    assert all(mask.keys() == {"loss"} for mask in numbers["masks"].values())
-    assert all(len(x) == 0 for x in shown)
 
 
 def test_broken_parameters_give_gaps(found, params):
