@@ -46,6 +46,7 @@ _CAPTION = (
 _OBJECT, _REST = np.array([230, 159, 0]), np.array([0, 114, 178])
 _FRAME = (213, 94, 0)
 _HIDDEN = 128
+_PLOTS = ".plots{display:flex;flex-wrap:wrap;gap:0 .8rem;align-items:flex-start}"
 
 
 def partition_sheet(
@@ -144,25 +145,29 @@ def write_gallery(series: Series, folder: str | os.PathLike) -> Path:
         )
         when = f"step {step}" if step else "before training"
         words = f"{', '.join(TITLES)} of {count} images, {when}"
-        pictures.append(f"<h3>{when}</h3><figure>{_image(path, words)}</figure>")
-    plots = [
-        f'<figure class="card"><figcaption><h3>{html.escape(plot.title)}</h3>'
-        f"</figcaption>{_image(plot.path, plot.words)}</figure>"
+        pictures.append((when, f"<figure>{_image(path, words)}</figure>"))
+    # Every one but the last is folded: a page of them all would be long.
+    content = "".join(
+        f"<details><summary>{when}</summary>{figure}</details>"
+        for when, figure in pictures[:-1]
+    ) + "".join(f"<h3>{when}</h3>{figure}" for when, figure in pictures[-1:])
+    plots = "".join(
+        f"<figure>{_image(plot.path, f'{plot.title}. {plot.words}')}</figure>"
         for plot in write_plots(series.record, folder)
-    ]
+    )
     record = series.record
     heading = f"Analysis · {record['method']} · {record['source']}"
     body = (
         _facts(record, series.samples)
-        + _section("Pictures", "".join(pictures))
+        + _section("Pictures", content)
         + _section("Numbers", _table(record))
-        + _section("Over training", "".join(plots))
+        + _section("Over training", f'<div class="plots">{plots}</div>')
     )
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{html.escape(heading)}</title><style>{CSS}</style></head><body><main>"
+        f"<title>{html.escape(heading)}</title><style>{CSS}{_PLOTS}</style></head><body><main>"
         f"<header><h1>{html.escape(heading)}</h1></header>{body}"
         f"<footer>sgmae_jax {__version__}</footer></main></body></html>\n"
     )
@@ -207,7 +212,10 @@ def _table(record: Mapping[str, Any]) -> str:
         }
         cells |= {f"loss, {name}": masks[name]["loss"] for name in masks}
         if "ari" in found["partition"]:
-            cells |= {"ARI": found["partition"]["ari"]}
+            cells |= {
+                "ARI": found["partition"]["ari"],
+                "right side": found["partition"]["right_side"],
+            }
             cells |= {f"IoU, {name}": masks[name]["object_iou"] for name in masks}
         return cells
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito: told apart with every kind of colour vision.
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-_DPI = 110
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+_DPI = 105
 _NAMED = 7
 _EIGENVALUES = 32
 _LAYERED = {
@@ -52,18 +52,20 @@ def write_plots(record: Mapping[str, Any], folder: str | os.PathLike) -> list[Pl
     plots = []
 
     def save(name: str, title: str, words: str, figure: Figure | None) -> None:
+        path = Path(folder, f"{name}.png")
         if figure is None:
+            path.unlink(missing_ok=True)  # that of an earlier analysis
             return
         figure.suptitle(title, fontsize=12)
-        path = Path(folder, f"{name}.png")
         figure.savefig(path, dpi=_DPI)
         plots.append(Plot(path, title, words))
 
     save(
         "agreement",
         "Agreement with the true object",
-        "Adjusted Rand index of the bi-partition, and intersection over union and "
-        "recall of hidden tokens with the object, over training.",
+        "Adjusted Rand index of the bi-partition, how often its object side is the "
+        "object, and intersection over union and recall of hidden tokens with the "
+        "object, over training.",
         _agreement(steps),
     )
     save(
@@ -74,20 +76,34 @@ def write_plots(record: Mapping[str, Any], folder: str | os.PathLike) -> list[Pl
         _edge_weights(steps, record),
     )
     save(
+        "exploitation",
+        "Exploitation rates of mask tokens' outputs, cumulated",
+        "Share of what mask tokens' outputs draw from visible tokens and from mask "
+        "tokens, by decoder layer, as it is and per token.",
+        _exploitation(steps),
+    )
+    for name, (title, unit) in _LAYERED.items():
+        figure = _by_layer(steps, name, unit, ("encoder", "decoder"))
+        save(name, title, f"{title} of every layer over training.", figure)
+    save(
+        "fourier",
+        "Relative log amplitude of the last layers' token maps",
+        "Log amplitude by spatial frequency, relative to frequency 0, one line a "
+        "checkpoint.",
+        _fourier(steps, record["frequencies"]),
+    )
+    save(
         "reconstruction",
         "Reconstruction loss by mask",
         "Mean squared error on hidden tokens under random, guided and hinted masks.",
         _over_steps(
             "mean squared error",
             {
-                name: (colour, _series(steps, "masks", name, "loss"))
-                for name, colour in _MASKS.items()
+                words: (colour, _series(steps, "masks", name, "loss"))
+                for name, (words, colour) in _MASKS.items()
             },
         ),
     )
-    for name, (title, unit) in _LAYERED.items():
-        figure = _by_layer(steps, name, unit, ("encoder", "decoder"))
-        save(name, title, f"{title} of every layer over training.", figure)
     save(
         "mask_token_variance",
         "Variance of mask tokens",
@@ -95,13 +111,6 @@ def write_plots(record: Mapping[str, Any], folder: str | os.PathLike) -> list[Pl
         _by_layer(
             steps, "mask_token_variance", "variance of unit features", ("decoder",)
         ),
-    )
-    save(
-        "exploitation",
-        "Exploitation rates of mask tokens' outputs, cumulated",
-        "Share of what mask tokens' outputs draw from visible tokens and from mask "
-        "tokens, by decoder layer, as it is and per token.",
-        _exploitation(steps),
     )
     save(
         "spectrum",
@@ -127,32 +136,42 @@ def write_plots(record: Mapping[str, Any], folder: str | os.PathLike) -> list[Pl
             },
         ),
     )
-    save(
-        "fourier",
-        "Relative log amplitude of the last layers' token maps",
-        "Log amplitude by spatial frequency, relative to frequency 0, one line a "
-        "checkpoint.",
-        _fourier(steps, record["frequencies"]),
-    )
     return plots
 
 
-_MASKS = {"random": BLUE, "guided": ORANGE, "hinted": GREEN}
+_MASKS = {
+    "random": ("random", BLUE),
+    "guided": ("guided", ORANGE),
+    "hinted": ("guided, with hints", GREEN),
+}
 
 
 def _agreement(steps: Mapping[int, Any]) -> Figure | None:
     if "ari" not in next(iter(steps.values()))["partition"]:
         return None
     figure, (ari, iou, recall) = _panels(3)
-    _draw(ari, {"bi-partition": (BLUE, _series(steps, "partition", "ari"))})
-    ari.set_ylabel("adjusted Rand index")
+    _draw(
+        ari,
+        {
+            "adjusted Rand index": (BLUE, _series(steps, "partition", "ari")),
+            "IoU of the object side": (
+                ORANGE,
+                _series(steps, "partition", "object_iou"),
+            ),
+            "images with the right side": (
+                GREEN,
+                _series(steps, "partition", "right_side"),
+            ),
+        },
+    )
+    ari.set_ylabel("bi-partition against the object")
     for axes, name, words in (
         (iou, "object_iou", "IoU of hidden tokens with the object"),
         (recall, "object_recall", "share of the object that is hidden"),
     ):
         lines = {
-            mask: (colour, _series(steps, "masks", mask, name))
-            for mask, colour in _MASKS.items()
+            label: (colour, _series(steps, "masks", mask, name))
+            for mask, (label, colour) in _MASKS.items()
         }
         _draw(axes, lines)
         axes.set_ylabel(words)

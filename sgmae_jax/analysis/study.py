@@ -350,6 +350,11 @@ def _summary(
         name: {"loss": _mean(numbers["masks"][name]["loss"])} for name in MASKS
     }
     if objects is not None:
+        right = np.stack(
+            [list(map(intersection_over_union, x, objects)) for x in (sides, ~sides)]
+        )
+        found["partition"]["object_iou"] = _mean(right[0])
+        found["partition"]["right_side"] = _mean(right[0] > right[1])
         found["partition"]["ari"] = _mean(
             list(map(adjusted_rand_index, sides, objects))
         )
