@@ -39,11 +39,21 @@ def hidden_of(method, params, batch, phase=LOOK, step=0):
     return np.asarray(picture(params, batch, KEY, step, phase).hidden)
 
 
+def absorbed(method, state, batch, phase):
+    absorb = jax.jit(method.sweep.absorb, static_argnums=3)
+    return absorb(state.params, batch, state.step, phase)
+
+
 def relevance_of(config, params, images):
     """What `guide` says of a layer of the model itself, put together by hand."""
     model = make_autoencoder(config)
-    layer = model.layer(params, images, config.method.layer)
-    return guide(layer.features[:, 1:], layer.attention).relevance
+
+    @jax.jit
+    def relevance(params, images):
+        layer = model.layer(params, images, config.method.layer)
+        return guide(layer.features[:, 1:], layer.attention).relevance
+
+    return relevance(params, images)
 
 
 @pytest.mark.parametrize("begin", [0, 0.3, 0.5])
@@ -89,41 +99,29 @@ def test_in_the_warm_phase_it_is_mae():
 
 
 def test_no_gradient_flows_into_the_guide():
-    """The step's gradient is that of MAE with the same mask handed in."""
-    config = config_of()
-    method = build(config)
+    method = build(config_of())
     state, batch = start(method), batch_of()
-    params, batches, _ = method.prepare(
-        state.params, {"train": batch}, KEY, jnp.int32(0), LOOK
-    )
-    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), params, state.params))
-    gradient = method.updates[0].gradient
-    given = gradient(params, batches, KEY, jnp.int32(0), REST)[0]
 
-    def whole(params):
+    @jax.jit
+    @jax.value_and_grad
+    def total(params):
         _, made, _ = method.prepare(params, {"train": batch}, KEY, jnp.int32(0), LOOK)
         return made["train"]["relevance"].sum()
 
-    through = jax.grad(whole)(state.params)
+    value, through = total(state.params)
+    assert float(value) != 0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(through))
-    assert any((leaf != 0).any() for leaf in jax.tree.leaves(given))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"guide": "ema"},
-        {"guide": "snapshot"},
-        {"part": "decoder", "layer": 1},
-        {"layer": 2},
-        {"relation": "attention"},
-        {"side": "seed"},
-        {"side": "size", "threshold": "mean", "tau": 0.2},
-        {"refresh": "interval", "refresh_steps": 2},
-        {"refresh": "bank"},
-        {"guide": "ema", "part": "decoder", "layer": -1, "refresh": "bank"},
-        {"hint_ratio": 0.3, "hint_ratio_end": 0.0, "hint_mode": "similarity"},
-        {"norm_pix": False},
+        {"guide": "ema", "relation": "attention", "side": "seed"},
+        {"guide": "snapshot", "layer": 2, "side": "size", "threshold": "mean"},
+        {"part": "decoder", "layer": -1, "guide": "ema", "refresh": "bank"},
+        {"part": "decoder", "layer": 1, "guide": "snapshot", "refresh": "bank"},
+        {"refresh": "interval", "refresh_steps": 2, "tau": 0.2},
+        {"hint_ratio": 0.3, "hint_mode": "similarity", "norm_pix": False},
     ],
     ids=str,
 )
@@ -135,9 +133,7 @@ def test_every_source_and_rule_trains(changes):
     losses = []
     for number in range(4):
         if method.sweep and method.sweep.due(number, {}):
-            params = method.sweep.absorb(
-                state.params, batch_of(), state.step, method.phase(number, {})
-            )
+            params = absorbed(method, state, batch_of(), method.phase(number, {}))
             state = state._replace(params=params)
         phase = method.phase(number, {})
         state, metrics = step(state, {"train": batch_of()}, phase)
@@ -147,8 +143,6 @@ def test_every_source_and_rule_trains(changes):
         else:
             assert float(metrics["guidance/known"]) == 1
     assert np.isfinite(losses).all() and int(state.skipped) == 0
-    hidden = hidden_of(method, state.params, batch_of(), phase)
-    assert (hidden.sum(1) == 18).all()
 
 
 def test_decaying_hints_are_one_program():
@@ -190,7 +184,7 @@ def test_a_sweep_makes_the_bank_say_what_a_look_says():
     phase = swept.phase(0, {})
     assert phase == REST and swept.sweep.due(0, {})
     nothing = hidden_of(swept, state.params, batch_of(), phase)
-    params = swept.sweep.absorb(state.params, batch_of(), state.step, phase)
+    params = absorbed(swept, state, batch_of(), phase)
     model = {"model": params["model"]}
     by_look = hidden_of(looking, model, batch_of())
     # Ranks may change where float16 rounds two relevances to one.
@@ -205,7 +199,7 @@ def test_a_sweep_makes_the_bank_say_what_a_look_says():
 def test_an_unknown_example_is_masked_at_random_and_counted():
     method = build(config_of(refresh="bank"))
     state = start(method)
-    params = method.sweep.absorb(state.params, batch_of(8), state.step, REST)
+    params = absorbed(method, state, batch_of(8), REST)
     state = state._replace(params=params)
     _, metrics = stepper(method)(state, {"train": batch_of()}, REST)
     assert float(metrics["guidance/known"]) == 0.5
