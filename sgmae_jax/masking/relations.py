@@ -26,13 +26,17 @@ def cosine_relations(features: Float[Array, "B N D"]) -> Float[Array, "B N N"]:
 
     Reference: the paper's "similarity score"; the formula is our reading.
     """
-    x = features.astype(jnp.float32)
+    x = unit(features.astype(jnp.float32))
+    return jnp.einsum("bnd,bmd->bnm", x, x, precision=EXACT)
+
+
+def unit(vectors: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+    """Vectors brought to length 1, whatever their scale; zero stays zero."""
     # By the largest value first: squares of 1e30 or 1e-30 leave float32.
-    largest = jnp.abs(x).max(-1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1)
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    unit = x / jnp.where(norm > 0, norm, 1)
-    return jnp.einsum("bnd,bmd->bnm", unit, unit, precision=EXACT)
+    largest = jnp.abs(vectors).max(-1, keepdims=True)
+    vectors = vectors / jnp.where(largest > 0, largest, 1)
+    norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / jnp.where(norm > 0, norm, 1)
 
 
 def attention_relations(
