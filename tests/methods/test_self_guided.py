@@ -315,7 +315,7 @@ def test_the_cost_is_that_of_a_pass_over_all_tokens_up_to_the_layer():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"layer": 0}, "config.method.layer = 0: layers count from 1 to 2"),
+        ({"layer": 0}, "config.method.layer = 0: must be"),
         ({"layer": -3}, "config.method.layer = -3"),
         ({"layer": 2, "part": "decoder"}, "config.method.layer = 2"),
         ({"guide": "teacher"}, "config.method.guide = 'teacher': must be one of"),
