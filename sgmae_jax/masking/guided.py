@@ -18,6 +18,7 @@ from sgmae_jax.masking.relations import (
     EXACT,
     attention_relations,
     cosine_relations,
+    edge_weights,
     unit,
 )
 from sgmae_jax.masking.select import inverse, select
@@ -34,8 +35,6 @@ HintMode = Literal["random", "similarity"]
 
 # 9 of the 147 hidden tokens of 14x14 at 75 %, as counted in the paper's figure 1.
 HINT_RATIO = 0.0625
-# Joins every pair of tokens a little, so that no graph falls apart.
-_FLOOR = 1e-5
 # Relations that differ by less say nothing.
 _FLAT = 1e-4
 # A part of one token is an outlier, not an object.
@@ -126,7 +125,7 @@ def guide(
     else:
         assert attention is not None
         relations, start = attention_relations(attention), None
-    cut = normalised_cut(_edges(relations, tau), steps=steps, start=start)
+    cut = normalised_cut(edge_weights(relations, tau), steps=steps, start=start)
 
     level = cut.vector.mean(-1, keepdims=True) if threshold == "mean" else 0.0
     first = cut.vector > level
@@ -292,13 +291,6 @@ def guided_mask(
     return informed_mask(
         keys, guidance.relevance, ratio=ratio, hints=hints, hint_mode=hint_mode
     )
-
-
-def _edges(relations: Array, tau: float) -> Array:
-    """Weights of a connected graph, near 1 on average."""
-    weights = jnp.where(relations > tau, relations, 0)
-    mean = weights.mean((1, 2), keepdims=True)
-    return weights / jnp.where(mean > 0, mean, 1) + _FLOOR
 
 
 def _flat(relations: Array) -> Array:
