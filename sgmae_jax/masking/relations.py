@@ -32,7 +32,7 @@ def cosine_relations(features: Float[Array, "B N D"]) -> Float[Array, "B N N"]:
 
 
 def unit(vectors: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-    """Vectors brought to length 1, in float32, whatever their scale; zero stays zero."""
+    """Vectors of length 1 in float32, whatever their scale was; zero stays zero."""
     vectors = vectors.astype(jnp.float32)
     # By the largest value first: squares of 1e30 or 1e-30 leave float32.
     largest = jnp.abs(vectors).max(-1, keepdims=True)
