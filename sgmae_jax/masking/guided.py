@@ -14,7 +14,13 @@ import numpy as np
 
 from sgmae_jax.masking.keys import check_keys
 from sgmae_jax.masking.ncut import STEPS, Cut, normalised_cut
-from sgmae_jax.masking.relations import EXACT, attention_relations, cosine_relations
+from sgmae_jax.masking.relations import (
+    EXACT,
+    attention_relations,
+    cosine_relations,
+    edge_weights,
+    unit,
+)
 from sgmae_jax.masking.select import inverse, select
 from sgmae_jax.masking.types import Context, Mask, num_keep
 
@@ -29,8 +35,6 @@ HintMode = Literal["random", "similarity"]
 
 # 9 of the 147 hidden tokens of 14x14 at 75 %, as counted in the paper's figure 1.
 HINT_RATIO = 0.0625
-# Joins every pair of tokens a little, so that no graph falls apart.
-_FLOOR = 1e-5
 # Relations that differ by less say nothing.
 _FLAT = 1e-4
 # A part of one token is an outlier, not an object.
@@ -81,14 +85,16 @@ def guide(
             (a patch), the one with the largest entry of the eigenvector (TokenCut's
             seed), or the smaller one.
         threshold: where the eigenvector is cut, at zero or at its mean.
-        tau: relations not above it do not join two tokens.
+        tau: relations not above it do not join two tokens; >= 0, since a graph to cut
+            has no negative weights.
         steps: of the eigen-solver, see `normalised_cut`.
 
     Returns:
         Guidance, float32.
 
     Raises:
-        ValueError: an unknown choice, or attention that is needed and not given.
+        ValueError: an unknown choice, attention that is needed and not given, a
+            negative tau, or shapes that do not fit.
 
     Reference: "similarity-score-based masking strategy" (caption of figure VIII). The
         graph, the rule for the side and the mean relation as score are our reading.
@@ -101,22 +107,25 @@ def guide(
             f"relation={relation!r} with side={side!r} needs the attention maps, which "
             "were not given"
         )
-    features = jax.lax.stop_gradient(features).astype(jnp.float32)
+    if tau < 0:
+        raise ValueError(f"tau must be >= 0, got {tau}")
+    _check_shapes(features, attention)
+    features = jnp.asarray(jax.lax.stop_gradient(features), jnp.float32)
     finite = jnp.isfinite(features).all((1, 2))
     features = jnp.where(finite[:, None, None], features, 0)
     if attention is not None:
-        attention = jax.lax.stop_gradient(attention).astype(jnp.float32)
+        attention = jnp.asarray(jax.lax.stop_gradient(attention), jnp.float32)
         sound = jnp.isfinite(attention).all((1, 2, 3))
         attention = jnp.where(sound[:, None, None, None], attention, 0)
         finite &= sound
     if relation == "cosine":
         relations = cosine_relations(features)
         # Moves with the tokens, and lies where the leading eigenvectors are.
-        start = features @ _direction(features.shape[-1])
+        start = unit(features) @ _direction(features.shape[-1])
     else:
         assert attention is not None
         relations, start = attention_relations(attention), None
-    cut = normalised_cut(_edges(relations, tau), steps=steps, start=start)
+    cut = normalised_cut(edge_weights(relations, tau), steps=steps, start=start)
 
     level = cut.vector.mean(-1, keepdims=True) if threshold == "mean" else 0.0
     first = cut.vector > level
@@ -246,15 +255,29 @@ def guided_mask(
         hint_ratio: share of the hidden tokens that is swapped for visible ones.
         hint_ratio_end: share from step `hint_steps` on, reached linearly; None:
             constant.
-        hint_steps: length of that schedule, in steps of `context.step`.
+        hint_steps: length of that schedule, in steps of `context.step`; >= 1.
         hint_mode: see `informed_mask`.
 
     Raises:
-        ValueError: an unknown choice, or a context that lacks what is needed.
+        ValueError: an unknown choice, a number out of range, or a context that lacks
+            what is needed or whose parts do not fit each other.
     """
+    last = hint_ratio if hint_ratio_end is None else hint_ratio_end
+    if not (0 <= hint_ratio <= 1 and 0 <= last <= 1):
+        raise ValueError(f"hint ratios must be in [0, 1], got {hint_ratio} and {last}")
+    if hint_steps < 1:
+        raise ValueError(f"hint_steps must be >= 1, got {hint_steps}")
+    tokens = context.num_tokens
+    features = context.features(layer)
+    if features.ndim == 3 and features.shape[1] != tokens:
+        raise ValueError(
+            f"a grid of {context.grid[0]}x{context.grid[1]} has {tokens} tokens, the "
+            f"features have {features.shape[1]}: give those of patches alone, without "
+            "the class token"
+        )
     needs_maps = relation == "attention" or side == "cls_attention"
     guidance = guide(
-        context.features(layer),
+        features,
         context.attention(layer) if needs_maps else None,
         relation=relation,
         side=side,
@@ -262,33 +285,40 @@ def guided_mask(
         tau=tau,
         steps=steps,
     )
-    tokens = context.num_tokens
     hints = hint_count(
-        tokens - num_keep(tokens, ratio),
-        hint_ratio,
-        hint_ratio if hint_ratio_end is None else hint_ratio_end,
-        context.step / hint_steps,
+        tokens - num_keep(tokens, ratio), hint_ratio, last, context.step / hint_steps
     )
     return informed_mask(
         keys, guidance.relevance, ratio=ratio, hints=hints, hint_mode=hint_mode
     )
 
 
-def _edges(relations: Array, tau: float) -> Array:
-    """Weights of a connected graph, near 1 on average."""
-    weights = jnp.where(relations > tau, relations, 0)
-    mean = weights.mean((1, 2), keepdims=True)
-    return weights / jnp.where(mean > 0, mean, 1) + _FLOOR
-
-
 def _flat(relations: Array) -> Array:
-    """Whether all pairs of different tokens are related alike."""
+    """Whether all pairs of different tokens are related alike.
+
+    Their differences are measured by the largest relation of all, a token's to itself
+    included: cosines of 1e-8 are rounding, however much one is twice another.
+    """
     size = relations.shape[-1]
     other = ~np.eye(size, dtype=bool)
     highest = jnp.max(relations, axis=(1, 2), where=other, initial=-jnp.inf)
     lowest = jnp.min(relations, axis=(1, 2), where=other, initial=jnp.inf)
-    scale = jnp.maximum(jnp.abs(highest), jnp.abs(lowest))
-    return ~(highest - lowest > _FLAT * scale)
+    return ~(highest - lowest > _FLAT * jnp.abs(relations).max((1, 2)))
+
+
+def _check_shapes(features: Array, attention: Array | None) -> None:
+    if features.ndim != 3:
+        raise ValueError(f"features must have axes (B, N, D), got {features.shape}")
+    batch, tokens, _ = features.shape
+    if attention is None:
+        return
+    sides = (attention.shape[:1], attention.shape[2:])
+    if attention.ndim != 4 or sides != ((batch,), (1 + tokens, 1 + tokens)):
+        raise ValueError(
+            "attention must have axes (B, H, 1 + N, 1 + N), class token first: beside "
+            f"features {features.shape} [{batch}, H, {1 + tokens}, {1 + tokens}], got "
+            f"{attention.shape}"
+        )
 
 
 def _mean_in(values: Array, part: Array) -> Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmae_jax.masking.relations import EXACT
+from sgmae_jax.masking.relations import EXACT, unit
 
 if TYPE_CHECKING:
     from jax import Array
@@ -37,7 +37,11 @@ class Cut(NamedTuple):
             entry of largest size is positive, and D^1/2 y has length 1.
         eigenvalue: lambda_2, in [0, 2]: 0 = two separate parts, 1 = no structure.
         residual: |A v - mu v| of the unit vector v = D^1/2 y.
-        gap: lambda_3 - lambda_2 >= 0; near 0 another cut is as good as this one.
+        gap: lambda_3 - lambda_2 >= 0; near 0 another cut is as good as this one. By
+            Lanczos never less than the truth but for rounding, and more where
+            lambda_2 is an exactly multiple eigenvalue, of which it sees one vector.
+
+    A graph of one token has no second eigenvector: its vector is 0, lambda_2 is 1.
     """
 
     vector: Float[Array, "B N"]
@@ -80,16 +84,14 @@ def normalised_cut(
         return z - first * (z * first).sum(-1, keepdims=True)
 
     noise = jnp.asarray(np.random.default_rng(0).standard_normal(tokens), jnp.float32)
-    noise = _unit(project(jnp.broadcast_to(noise, (batch, tokens))))
+    noise = unit(project(jnp.broadcast_to(noise, (batch, tokens))))
     if start is None:
         begin = noise
     else:
-        given = project(start.astype(jnp.float32))
-        size = jnp.linalg.norm(given, axis=-1, keepdims=True)
-        large = jnp.linalg.norm(start, axis=-1, keepdims=True)
+        given = project(unit(start.astype(jnp.float32)))
         # What is left of a constant start is rounding.
-        usable = (size > 1e-4 * large) & jnp.isfinite(size)
-        begin = _unit(project(jnp.where(usable, given, noise)))
+        usable = jnp.linalg.norm(given, axis=-1, keepdims=True) > 1e-4
+        begin = unit(project(jnp.where(usable, given, noise)))
 
     def step(carry, index):
         basis, q = carry
@@ -114,7 +116,7 @@ def normalised_cut(
     values, vectors = _tridiagonal(alpha.T, beta.T[:, :-1])
     v = jnp.einsum("bmn,bm->bn", basis, vectors[..., -1], precision=EXACT)
     third = values[:, -2] if steps > 1 else jnp.full(batch, _NEVER)
-    return _cut(matrix, scale, _unit(v), third)
+    return _cut(matrix, scale, unit(v), third)
 
 
 def normalised_cut_dense(weights: Float[Array, "B N N"]) -> Cut:
@@ -129,7 +131,10 @@ def normalised_cut_dense(weights: Float[Array, "B N N"]) -> Cut:
     shifted = matrix - 3 * first[:, :, None] * first[:, None, :]
     values, vectors = jnp.linalg.eigh(shifted)
     third = values[:, -2] if weights.shape[1] > 2 else jnp.full(len(values), _NEVER)
-    return _cut(matrix, scale, vectors[..., -1], third)
+    # Off what rounding left of the known vector, which is all of a lone token.
+    v = vectors[..., -1]
+    v = v - first * (v * first).sum(-1, keepdims=True)
+    return _cut(matrix, scale, unit(v), third)
 
 
 def _check(weights: Array) -> None:
@@ -143,7 +148,7 @@ def _symmetric(weights: Array) -> tuple[Array, Array, Array]:
     degree = weights.sum(-1)
     scale = jax.lax.rsqrt(degree)
     matrix = weights * scale[:, :, None] * scale[:, None, :]
-    return matrix, scale, _unit(jnp.sqrt(degree))
+    return matrix, scale, unit(jnp.sqrt(degree))
 
 
 def _cut(matrix: Array, scale: Array, v: Array, third: Array) -> Cut:
@@ -165,11 +170,6 @@ def _cut(matrix: Array, scale: Array, v: Array, third: Array) -> Cut:
 
 def _times(matrix: Array, x: Array) -> Array:
     return jnp.einsum("bnm,bm->bn", matrix, x, precision=EXACT)
-
-
-def _unit(x: Array) -> Array:
-    size = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(size > 0, size, 1)
 
 
 def _tridiagonal(

@@ -35,12 +35,13 @@ class Mask(NamedTuple):
     keep_valid: Bool[Array, "B K"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Context:
     """What a generator may look at: a plain object that never crosses a jit boundary.
 
     Features and attention are functions, so that what is not asked for is never
-    computed. Asking for one that the caller did not provide raises `ValueError`.
+    computed. Where an array is given instead, it stands for every layer. Asking for
+    one that the caller did not provide raises `ValueError`.
 
     Attributes:
         grid: (h, w) in tokens.
@@ -52,15 +53,28 @@ class Context:
     """
 
     grid: tuple[int, int]
-    images: Float[Array, "B H W C"] | None = None
-    step: int | Int[Array, ""] = 0
-    features: Callable[[int], Array] = None  # type: ignore[assignment]
-    attention: Callable[[int], Array] = None  # type: ignore[assignment]
+    images: Float[Array, "B H W C"] | None
+    step: int | Int[Array, ""]
+    features: Callable[[int], Array]
+    attention: Callable[[int], Array]
 
-    def __post_init__(self) -> None:
-        for name in ("features", "attention"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, partial(_absent, name))
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        images: Float[Array, "B H W C"] | None = None,
+        step: int | Int[Array, ""] = 0,
+        features: Callable[[int], Array] | Float[Array, "B N D"] | None = None,
+        attention: Callable[[int], Array] | Float[Array, "B H 1+N 1+N"] | None = None,
+    ) -> None:
+        given = {
+            "grid": grid,
+            "images": images,
+            "step": step,
+            "features": _by_layer("features", features),
+            "attention": _by_layer("attention", attention),
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
 
     @property
     def num_tokens(self) -> int:
@@ -69,11 +83,24 @@ class Context:
         return height * width
 
 
+def _by_layer(
+    name: str, given: Callable[[int], Array] | Array | None
+) -> Callable[[int], Array]:
+    if given is None:
+        return partial(_absent, name)
+    return given if callable(given) else partial(_any_layer, given)
+
+
 def _absent(name: str, layer: int) -> Array:
     raise ValueError(
         f"the mask asks for {name} of layer {layer}, but this Context carries none: "
-        f"pass Context(..., {name}=function of the layer)"
+        f"pass Context(..., {name}=array, or a function of the layer)"
     )
+
+
+def _any_layer(given: Array, layer: int) -> Array:
+    del layer
+    return given
 
 
 class MaskFn(Protocol):

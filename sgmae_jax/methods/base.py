@@ -92,7 +92,7 @@ class Sweep(NamedTuple):
     """
 
     due: Callable[[int, Marks], bool]
-    absorb: Callable[[Params, Batch, Int[Array, ""], Hashable], Params]
+    absorb: Callable[..., Params]
 
 
 class Picture(NamedTuple):

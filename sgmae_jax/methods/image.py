@@ -21,13 +21,7 @@ from sgmae_jax.masking import (
 )
 from sgmae_jax.methods.base import Batch, Marks, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
-from sgmae_jax.models.layers import layer_index
-from sgmae_jax.models.macs import (
-    autoencoder_macs,
-    encoder_macs,
-    train_flops,
-    transformer_macs,
-)
+from sgmae_jax.models.macs import autoencoder_macs, train_flops
 from sgmae_jax.models.presets import encoder_size
 
 
@@ -161,23 +155,3 @@ def training_flops(model: Autoencoder, ratio: Any) -> float:
         mlp_ratio=encoder.mlp_ratio,
     )
     return train_flops(macs)
-
-
-def guidance_flops(model: Autoencoder, layer: int, *, part: str) -> float:
-    """FLOPs of one image's guidance: a forward pass on all its tokens up to a layer."""
-    encoder, decoder = model.encoder, model.decoder
-    depth = 1 + layer_index(layer, (encoder if part == "encoder" else decoder).depth)
-    tokens = encoder.tokens
-    macs = encoder_macs(
-        tokens=tokens,
-        kept=tokens,
-        patch_values=encoder.patch_values,
-        width=encoder.width,
-        depth=depth if part == "encoder" else encoder.depth,
-        mlp_ratio=encoder.mlp_ratio,
-    )
-    if part == "decoder":
-        macs += (tokens + 1) * encoder.width * decoder.width + transformer_macs(
-            tokens + 1, width=decoder.width, depth=depth, mlp_ratio=decoder.mlp_ratio
-        )
-    return 2.0 * macs

@@ -10,28 +10,19 @@ were not at hand: what is sourced, and what is our reading, says docs/self_guide
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import jax
-
 from sgmae_jax import rules
 from sgmae_jax.config import ConfigError
 from sgmae_jax.masking import (
-    Bank,
-    empty_bank,
+    Context,
     example_keys,
     exploitation_rates,
-    guide,
     hint_count,
     informed_mask,
     num_keep,
     random_mask,
-    read_bank,
-    write_bank,
 )
 from sgmae_jax.masking.guided import HINT_RATIO
 from sgmae_jax.masking.ncut import STEPS
-from sgmae_jax.masking.types import Context
 from sgmae_jax.methods.base import (
     Method,
     Monitor,
@@ -41,9 +32,9 @@ from sgmae_jax.methods.base import (
     Update,
     descend,
 )
+from sgmae_jax.methods.guidance import Guide, Phase
 from sgmae_jax.methods.image import (
     Masking,
-    guidance_flops,
     make_autoencoder,
     pooled_features,
     training_flops,
@@ -65,7 +56,7 @@ FIELDS = {
         None, optional(number(0)), "first guided epoch (earliest, by exploitation)"
     ),
     "begin_rate": Field(
-        "per_token", choice("per_token", "raw"), "exploitation rates compared"
+        "raw", choice("raw", "per_token"), "exploitation rates compared"
     ),
     "monitor_epochs": Field(1.0, number(0, low_open=True), "between two looks at them"),
     "monitor_images": Field(64, integer(1), "held-out images they are measured on"),
@@ -73,12 +64,12 @@ FIELDS = {
     "guide": Field("model", choice("model", "ema", "snapshot"), "whose features"),
     "ema_momentum": Field(0.999, number(0, 1), "a step, for guide = ema"),
     "part": Field("encoder", choice("encoder", "decoder"), "where the layer is"),
-    "layer": Field(-2, integer(-1000, 1000), "from 1, or from the end: -1"),
+    "layer": Field(-2, rules.layer, "from 1, or from the end: -1"),
     # How they divide an image.
     "relation": Field("cosine", choice("cosine", "attention"), "joins two tokens"),
     "side": Field("cls_attention", choice("cls_attention", "seed", "size"), "object"),
     "threshold": Field("zero", choice("zero", "mean"), "where the cut is"),
-    "tau": Field(0.0, number(-1, 1), "weaker relations do not join"),
+    "tau": Field(0.0, number(0, 1), "weaker relations do not join"),
     "steps": Field(STEPS, integer(1, 1000), "of the eigen-solver"),
     # How often.
     "refresh": Field("step", choice("step", "interval", "bank"), "guidance is made"),
@@ -113,28 +104,13 @@ def check(config) -> None:
         )
 
 
-class Phase(NamedTuple):
-    """Static facts of a step.
-
-    Attributes:
-        ratio: share hidden.
-        begun: step at which guidance began, or None while masks are random.
-        look: the guidance of this step's images is made in this step.
-    """
-
-    ratio: float
-    begun: int | None = None
-    look: bool = False
-
-
 def build(config, run: Run) -> Method:
     """The method as a config describes it, for a run of known length."""
     model = make_autoencoder(config)
     masking = Masking(config, run)
     part = config.method
+    guide = Guide(part, model, run)
     tokens = model.encoder.tokens
-    banked = part.refresh != "step"
-    parts = ("encoder",) if part.part == "encoder" else ("encoder", "decoder")
     begin_epoch = part.begin_epoch
     if begin_epoch is None:
         # Our reading of "about epoch 50" in runs of 400 epochs.
@@ -142,94 +118,23 @@ def build(config, run: Run) -> Method:
     begin_step = round(begin_epoch * run.steps_per_epoch)
 
     def init(key):
-        params = {"model": model.init(key)}
-        if part.guide != "model":
-            params["guide"] = {name: params["model"][name] for name in parts}
-        if banked:
-            params["bank"] = empty_bank(run.examples, model.grid)._asdict()
-        return params
+        params = model.init(key)
+        return {"model": params, **guide.init(params)}
+
+    def begun(marks):
+        return begin_step if part.begin_by == "epoch" else marks.get("guidance")
 
     def phase(step, marks):
-        ratio = masking.ratio_at(step, marks)
-        begun = begin_step if part.begin_by == "epoch" else marks.get("guidance")
-        if begun is None or step < begun:
+        ratio, begin = masking.ratio_at(step, marks), begun(marks)
+        if begin is None or step < begin:
             return Phase(ratio)
-        every = {"step": 1, "interval": part.refresh_steps, "bank": 0}[part.refresh]
-        return Phase(ratio, begun, bool(every) and (step - begun) % every == 0)
+        return Phase(ratio, begin, guide.looks(step, begin))
 
-    # ---- guidance ------------------------------------------------------------------
-    def with_snapshot(params, step, phase):
-        """The guide is a copy of the model as it is when guidance begins."""
-        if part.guide != "snapshot":
-            return params
-        now = {name: params["model"][name] for name in parts}
-        first = step == phase.begun
-        kept = jax.lax.cond(first, lambda: now, lambda: params["guide"])
-        return {**params, "guide": kept}
-
-    def look(params, images):
-        guiding = params["model"] if part.guide == "model" else params["guide"]
-        layer = model.layer(
-            jax.lax.stop_gradient(guiding), images, part.layer, part=part.part
-        )
-        maps = part.relation == "attention" or part.side == "cls_attention"
-        return guide(
-            layer.features[:, 1:],
-            layer.attention if maps else None,
-            relation=part.relation,
-            side=part.side,
-            threshold=part.threshold,
-            tau=part.tau,
-            steps=part.steps,
-        )
-
-    def remember(params, batch, relevance, step):
-        bank = write_bank(
-            Bank(**params["bank"]), batch["id"], relevance, batch["view"], step
-        )
-        return {**params, "bank": bank._asdict()}
-
-    def absorb(params, batch, step, phase):
-        params = with_snapshot(params, step, phase)
-        found = look(params, model.normalise(batch["image"]))
-        return remember(params, batch, found.relevance, step)
-
-    def prepare(params, batches, key, step, phase):
-        """Adds "relevance" to the batch, from this step's look or from the bank."""
-        del key
-        if phase.begun is None:
-            return params, batches, {}
-        batch = batches["train"]
-        if phase.look:
-            params = with_snapshot(params, step, phase)
-            found = look(params, model.normalise(batch["image"]))
-            relevance = found.relevance
-            if banked:
-                params = remember(params, batch, relevance, step)
-            metrics = {
-                "guidance/degenerate": found.degenerate.mean(),
-                "guidance/object": found.object.mean(),
-                "guidance/eigenvalue": found.cut.eigenvalue.mean(),
-                "guidance/gap": found.cut.gap.mean(),
-                "guidance/residual": found.cut.residual.max(),
-            }
-        else:
-            relevance, known = read_bank(
-                Bank(**params["bank"]), batch["id"], batch["view"]
-            )
-            metrics = {"guidance/known": known.mean()}
-        return params, {"train": {**batch, "relevance": relevance}}, metrics
-
-    # ---- training ------------------------------------------------------------------
-    def hints_at(step, phase):
-        begun = phase.begun or 0
-        last = part.hint_ratio_end
-        return hint_count(
-            tokens - num_keep(tokens, phase.ratio),
-            part.hint_ratio,
-            part.hint_ratio if last is None else last,
-            (step - begun) / max(run.total_steps - 1 - begun, 1),
-        )
+    def hints(step, phase):
+        last = part.hint_ratio if part.hint_ratio_end is None else part.hint_ratio_end
+        length = max(run.total_steps - 1 - phase.begun, 1)
+        hidden = tokens - num_keep(tokens, phase.ratio)
+        return hint_count(hidden, part.hint_ratio, last, (step - phase.begun) / length)
 
     def forward(params, batch, key, step, phase):
         images = model.normalise(batch["image"])
@@ -242,7 +147,7 @@ def build(config, run: Run) -> Method:
                 example_keys(key, batch["epoch"], batch["id"], "mask"),
                 batch["relevance"],
                 ratio=phase.ratio,
-                hints=hints_at(step, phase),
+                hints=hints(step, phase),
                 hint_mode=part.hint_mode,
             )
         embedded = model.embed(params["model"], images)
@@ -252,26 +157,12 @@ def build(config, run: Run) -> Method:
         images, mask, prediction = forward(params, batches["train"], key, step, phase)
         target = pixel_targets(images, model.patch_size, norm_pix=part.norm_pix)
         value = reconstruction_loss(prediction.tokens, target, mask.loss_weight)
-        return value, {} if phase.begun is None else {"hints": hints_at(step, phase)}
+        return value, {} if phase.begun is None else {"hints": hints(step, phase) * 1.0}
 
     def picture(params, batch, key, step, phase):
-        _, batches, _ = prepare(params, {"train": batch}, key, step, phase)
+        _, batches, _ = guide.prepare(params, {"train": batch}, key, step, phase)
         _, mask, prediction = forward(params, batches["train"], key, step, phase)
         return Picture(mask.hidden, prediction.tokens)
-
-    def post_update(params, step):
-        del step
-        if part.guide != "ema":
-            return params
-        now = {name: params["model"][name] for name in parts}
-        keep = part.ema_momentum
-        average = jax.tree.map(
-            lambda old, new: keep * old + (1 - keep) * new, params["guide"], now
-        )
-        return {**params, "guide": average}
-
-    # ---- when it begins ------------------------------------------------------------
-    interval = max(round(part.monitor_epochs * run.steps_per_epoch), 1)
 
     def measure(params, batch, key, step):
         """Where the decoder's mask tokens take what they know from."""
@@ -284,40 +175,36 @@ def build(config, run: Run) -> Method:
         )
         maps = prediction.captured["decoder"]["attention"].mean(2)
         rates = exploitation_rates(maps, mask.hidden)
-        last = rates.cumulated[-1].mean(0)
-        each = rates.per_token[-1].mean(0)
+        kinds = {"raw": rates.cumulated, "per_token": rates.per_token}
         return {
-            "exploitation/visible": last[0, 1],
-            "exploitation/mask": last[1, 1],
-            "exploitation/visible_per_token": each[0, 1],
-            "exploitation/mask_per_token": each[1, 1],
+            f"exploitation/{group}_{kind}": rate[-1, :, source, 1].mean()
+            for kind, rate in kinds.items()
+            for source, group in enumerate(("visible", "mask"))
         }
 
     def decide(step, found, marks):
-        suffix = "_per_token" if part.begin_rate == "per_token" else ""
-        passed = (
-            found[f"exploitation/mask{suffix}"] > found[f"exploitation/visible{suffix}"]
-        )
-        by_itself = part.begin_by == "exploitation" and "guidance" not in marks
+        """Marks the look at which mask tokens, once the weaker source, are the better.
+
+        In an untrained decoder attention is uniform, and mask tokens are the majority:
+        to be above is not yet to have passed.
+        """
+        if part.begin_by != "exploitation" or "guidance" in marks:
+            return marks
+        of_mask = found[f"exploitation/mask_{part.begin_rate}"]
+        of_visible = found[f"exploitation/visible_{part.begin_rate}"]
+        if of_mask <= of_visible:
+            return {"behind": step, **marks}
         early = part.begin_epoch is not None and step < begin_step
-        return (
-            {**marks, "guidance": step} if by_itself and passed and not early else marks
-        )
-
-    def due(step, marks):
-        begun = phase(step, marks).begun
-        if part.refresh != "bank" or begun is None:
-            return False
-        return (step - begun) % (part.refresh_epochs * run.steps_per_epoch) == 0
-
-    # ---- the whole -----------------------------------------------------------------
-    extra = guidance_flops(model, part.layer, part=part.part)
-    share = {"step": 1.0, "interval": 1 / part.refresh_steps, "bank": 0.0}[part.refresh]
+        return marks if early or "behind" not in marks else {**marks, "guidance": step}
 
     def flops(phase):
-        guided = phase.begun is not None
-        return training_flops(model, phase.ratio) + guided * share * extra
+        base = training_flops(model, phase.ratio)
+        return base if phase.begun is None else base + guide.flops()
 
+    def due(step, marks):
+        return guide.sweeps(step, begun(marks))
+
+    interval = max(round(part.monitor_epochs * run.steps_per_epoch), 1)
     optimizer = make_adamw(
         config.optim,
         batch_size=config.data.batch_size,
@@ -332,11 +219,11 @@ def build(config, run: Run) -> Method:
         flops=flops,
         picture=picture,
         norm_pix=part.norm_pix,
-        prepare=prepare,
-        post_update=post_update,
+        prepare=guide.prepare,
+        post_update=guide.follow,
         phase=phase,
         monitor=Monitor(
             part.monitor_images, lambda step: step % interval == 0, measure, decide
         ),
-        sweep=Sweep(due, absorb) if part.refresh == "bank" else None,
+        sweep=Sweep(due, guide.absorb) if part.refresh == "bank" else None,
     )

@@ -193,18 +193,18 @@ class Autoencoder:
         Raises:
             ValueError: there is no such layer.
         """
-        module: Encoder | Decoder
+        own = {"params": params[part]}
         if part == "encoder":
-            module, args = self.encoder, (self.embed(params, images),)
+            module: Encoder | Decoder = self.encoder
+            x = module.apply(own, self.embed(params, images), method="begin")
         else:
             encoded = self.encode(params, images)
             latent = jnp.concatenate([encoded.cls[:, None], encoded.patches], axis=1)
             batch, count = encoded.patches.shape[:2]
             nothing_hidden = select(jnp.zeros((batch, count)), count)
-            module, args = self.decoder, (latent, nothing_hidden)
-        own = params[part]
-        x = module.apply({"params": own}, *args, method="begin")
-        return module.run_to_layer(own["blocks"], x, layer)
+            module = self.decoder
+            x = module.apply(own, latent, nothing_hidden, method="begin")
+        return module.run_to_layer(params[part]["blocks"], jnp.asarray(x), layer)
 
     def _apply_encoder(self, params: PyTree, *args: Any, **options: Any) -> Any:
         return self.encoder.apply({"params": params["encoder"]}, *args, **options)

@@ -57,5 +57,5 @@ class Watch:
         self._writer.write(step, values)
         decided = self._monitor.decide(step, values, marks)
         for name in decided.keys() - marks.keys():
-            self._console.say(f"step {step}: {name} begins")
+            self._console.say(f"step {step}: marked: {name}")
         return decided
