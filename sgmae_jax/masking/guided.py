@@ -6,6 +6,7 @@ of this module calls "our reading" is not said in the parts of it that we could 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import jax
@@ -59,6 +60,8 @@ class Guidance(NamedTuple):
     degenerate: Bool[Array, " B"]
 
 
+# One program also where the caller does not jit: a hundred small ones start slowly.
+@partial(jax.jit, static_argnames=("relation", "side", "threshold", "tau", "steps"))
 def guide(
     features: Float[Array, "B N D"],
     attention: Float[Array, "B H 1+N 1+N"] | None = None,

@@ -10,6 +10,7 @@ Reference: Shi and Malik, Normalized Cuts and Image Segmentation (2000).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -50,6 +51,8 @@ class Cut(NamedTuple):
     gap: Float[Array, " B"]
 
 
+# Outside of a jitted step, a loop that is not jitted is compiled at every call.
+@partial(jax.jit, static_argnames="steps")
 def normalised_cut(
     weights: Float[Array, "B N N"],
     *,

@@ -1,5 +1,6 @@
 """The generators under test, and what hypothesis draws for them."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,8 +14,37 @@ from sgmae_jax.masking import (
     block_mask,
     example_keys,
     grid_mask,
+    guided_mask,
     random_mask,
 )
+
+
+@partial(jax.jit, static_argnums=1)
+def seen(keys, tokens):
+    """Features [B, N, 64] of two patterns an image, and attention [B, 2, 1+N, 1+N].
+
+    Features are signs: their cosines, and sums of those, are exact in float32 in
+    whatever order they are added, so that equal relevance is equal to the last bit.
+    """
+
+    def one(key):
+        noise = jax.random.uniform(key, (2 + tokens, 65))
+        patterns = jnp.sign(noise[:2, 1:] - 0.5)
+        of_object = noise[2:, :1] < 0.3
+        signs = jnp.sign(noise[2:, 1:] - 0.15)
+        features = jnp.where(of_object, patterns[0], patterns[1]) * signs
+        looked_at = jax.nn.softmax(5 * noise[1:, 1])
+        return features, jnp.broadcast_to(looked_at, (2, 1 + tokens, 1 + tokens))
+
+    return jax.vmap(one)(keys)
+
+
+def guided(keys, context, *, ratio):
+    """The self-guided mask of a context whose features follow from the keys."""
+    features, attention = seen(keys, context.num_tokens)
+    context = replace(context, features=features, attention=attention)
+    return guided_mask(keys, context, ratio=ratio)
+
 
 GENERATORS = {
     "random": random_mask,
@@ -22,6 +52,7 @@ GENERATORS = {
     "grid": grid_mask,
     "grid offset": partial(grid_mask, random_offset=True),
     "grid 3x3": partial(grid_mask, cell=(3, 3), random_offset=True),
+    "guided": guided,
 }
 # Few grids and batch sizes: each new shape compiles its own small programs.
 GRIDS = [(1, 1), (1, 7), (14, 14), (7, 7), (12, 3)]
