@@ -1,7 +1,6 @@
 """Every metric becomes a readable picture, whatever the numbers are."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from sgmae_jax.analysis.plots import write_plots
@@ -43,18 +42,17 @@ def test_without_objects_there_is_no_agreement(tmp_path):
     assert not (tmp_path / "agreement.png").exists(), "that of the earlier analysis"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"steps": (0, 7)}, {"steps": tuple(range(0, 210, 10)), "depth": 24}, {"depth": 1}],
-)
-def test_any_number_of_checkpoints_and_layers(options, tmp_path):
-    record = make_record(**options)
+def test_any_number_of_checkpoints_and_layers(tmp_path):
+    record = make_record(steps=tuple(range(0, 210, 10)), depth=24)
     record["layer"] = -1
     assert len(write_plots(record, tmp_path)) == len(NAMES)
 
 
 def test_gaps_are_no_error(tmp_path):
-    record = make_record()
+    record = make_record(steps=(0, 10), depth=1)
+    record["layer"] = 1
+    for found in record["steps"].values():
+        found["masks"]["guided"]["loss"] = None
     broken = record["steps"]["10"]
     for part in ("encoder", "decoder"):
         for name, rows in broken[part].items():
@@ -62,12 +60,4 @@ def test_gaps_are_no_error(tmp_path):
     broken["masks"]["random"]["loss"] = None
     broken["partition"]["eigenvalue"] = None
     broken["partition"]["spectrum"] = [None] * 16
-    assert len(write_plots(record, tmp_path)) == len(NAMES)
-
-
-def test_all_of_it_gone_is_no_error(tmp_path):
-    record = make_record()
-    for found in record["steps"].values():
-        found["encoder"]["cosine_intra"] = [None] * 3
-        found["masks"]["guided"]["loss"] = None
     assert len(write_plots(record, tmp_path)) == len(NAMES)
