@@ -127,7 +127,7 @@ FIELDS: dict[str, Field] = {
     ),
     "analyze.side": Field(
         "cls_attention",
-        rules.choice("cls_attention", "seed", "size"),
+        rules.choice("cls_attention", "seed", "size", "border"),
         "which side of the cut is the object",
     ),
     "analyze.hint_ratio": Field(

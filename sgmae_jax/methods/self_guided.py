@@ -10,6 +10,8 @@ were not at hand: what is sourced, and what is our reading, says docs/self_guide
 
 from __future__ import annotations
 
+from typing import get_args
+
 from sgmae_jax import rules
 from sgmae_jax.config import ConfigError
 from sgmae_jax.masking import (
@@ -21,7 +23,7 @@ from sgmae_jax.masking import (
     num_keep,
     random_mask,
 )
-from sgmae_jax.masking.guided import HINT_RATIO
+from sgmae_jax.masking.guided import HINT_RATIO, Side
 from sgmae_jax.masking.ncut import STEPS
 from sgmae_jax.methods.base import (
     Method,
@@ -67,7 +69,7 @@ FIELDS = {
     "layer": Field(-2, rules.layer, "from 1, or from the end: -1"),
     # How they divide an image.
     "relation": Field("cosine", choice("cosine", "attention"), "joins two tokens"),
-    "side": Field("cls_attention", choice("cls_attention", "seed", "size"), "object"),
+    "side": Field("cls_attention", choice(*get_args(Side)), "which is the object"),
     "threshold": Field("zero", choice("zero", "mean"), "where the cut is"),
     "tau": Field(0.0, number(0, 1), "weaker relations do not join"),
     "steps": Field(STEPS, integer(1, 1000), "of the eigen-solver"),
