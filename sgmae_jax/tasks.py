@@ -33,7 +33,7 @@ from sgmae_jax.weights.export import export_encoder
 
 def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
     """Prints kNN and probe accuracy of a checkpoint, known by its directory alone."""
-    step, config, method, params, _ = _restore(config, workdir, console)
+    step, config, method, params, _ = restore_run(config, workdir, console)
     console.say(f"{config.method.name}, checkpoint of step {step}")
     scorer = Scorer(config, method, make_mesh(config.mesh), console)
     init = jax.jit(method.init)
@@ -47,7 +47,7 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
 def export(config, workdir: pathlib.Path, console: Console) -> None:
     """Writes the encoder of a checkpoint as safetensors with a JSON card."""
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
-    step, config, method, params, meta = _restore(config, workdir, console)
+    step, config, method, params, meta = restore_run(config, workdir, console)
     scores_file = run_directory / "scores.json"
     card = {
         "sgmae_jax": __version__,
@@ -101,7 +101,7 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
     if jax.process_count() > 1:
         raise ConfigError("config.task = 'analyze': must run in a single process")
     folder = pathlib.Path(config.checkpoint.path or workdir) / "checkpoints"
-    step, config, method, params, meta = _restore(config, workdir, console)
+    step, config, method, params, meta = restore_run(config, workdir, console)
     return study_run(
         folder,
         config,
@@ -113,7 +113,7 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
     )
 
 
-def _restore(
+def restore_run(
     config, workdir: pathlib.Path, console: Console
 ) -> tuple[int, Any, Method, Any, dict[str, Any]]:
     """The newest sound checkpoint: step, its config with this one's wishes, params."""
