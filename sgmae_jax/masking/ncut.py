@@ -114,11 +114,11 @@ def normalised_cut(
         return (basis, q_next), (alpha, beta)
 
     # Derived from the input, so that it is divided over devices as the input is.
-    empty = jnp.zeros_like(begin)[:, None, :] * jnp.zeros((1, steps, 1))
+    empty = jnp.zeros_like(begin)[:, None, :] * jnp.zeros((1, steps, 1), jnp.float32)
     (basis, _), (alpha, beta) = jax.lax.scan(step, (empty, begin), jnp.arange(steps))
     values, vectors = _tridiagonal(alpha.T, beta.T[:, :-1])
     v = jnp.einsum("bmn,bm->bn", basis, vectors[..., -1], precision=EXACT)
-    third = values[:, -2] if steps > 1 else jnp.full(batch, _NEVER)
+    third = values[:, -2] if steps > 1 else jnp.full_like(values[:, 0], _NEVER)
     return _cut(matrix, scale, unit(v), third)
 
 
@@ -133,7 +133,8 @@ def normalised_cut_dense(weights: Float[Array, "B N N"]) -> Cut:
     # The known vector is moved from 1 to the other end of the spectrum.
     shifted = matrix - 3 * first[:, :, None] * first[:, None, :]
     values, vectors = jnp.linalg.eigh(shifted)
-    third = values[:, -2] if weights.shape[1] > 2 else jnp.full(len(values), _NEVER)
+    # Of two tokens or one it is the known vector's -2, lower than any.
+    third = values[:, max(weights.shape[1] - 2, 0)]
     # Off what rounding left of the known vector, which is all of a lone token.
     v = vectors[..., -1]
     v = v - first * (v * first).sum(-1, keepdims=True)
@@ -180,6 +181,7 @@ def _tridiagonal(
 ) -> tuple[Float[Array, "B m"], Float[Array, "B m m"]]:
     """Eigenvalues, ascending, and eigenvectors of symmetric tridiagonal matrices."""
     size = diagonal.shape[1]
-    full = diagonal[:, :, None] * jnp.eye(size)
-    upper = jnp.pad(beside, ((0, 0), (0, 1)))[:, :, None] * jnp.eye(size, k=1)
+    here, above = (jnp.eye(size, k=k, dtype=jnp.float32) for k in (0, 1))
+    full = diagonal[:, :, None] * here
+    upper = jnp.pad(beside, ((0, 0), (0, 1)))[:, :, None] * above
     return jnp.linalg.eigh(full + upper + upper.mT)
