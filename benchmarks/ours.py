@@ -15,10 +15,20 @@ from sgmae_jax.training.mesh import make_mesh, put_batch, state_shardings
 from sgmae_jax.training.state import init_state
 from sgmae_jax.training.step import make_step
 
+# Of a bank, where one is kept.
+EXAMPLES = 50_000
 
-def config_of(sizes: Sizes, batch: int, *, unroll: int = 1, dtype: str = "float32"):
+
+def config_of(
+    sizes: Sizes,
+    batch: int,
+    *,
+    method: str = "mae",
+    unroll: int = 1,
+    dtype: str = "float32",
+):
     """A config of the sizes given."""
-    config = default_config("mae")
+    config = default_config(method)
     config.steps = 1000
     config.data.image_size = sizes.image
     config.data.batch_size = batch
@@ -49,13 +59,19 @@ def random_batch(sizes: Sizes, batch: int) -> dict[str, np.ndarray]:
 
 def build(config) -> Method:
     """The configured method."""
-    return methods.load(config.method.name).build(config, Run(1000, 1000))
+    return methods.load(config.method.name).build(config, Run(1000, 1000, EXAMPLES))
 
 
 class Trainer:
-    """The compiled step with its state; each call is one step on the same batch."""
+    """The compiled step with its state, always on the same batch.
 
-    def __init__(self, config, sizes: Sizes):
+    Args:
+        config: from `config_of`.
+        sizes: the same.
+        steps: how many a call makes, from step 0 of the run on.
+    """
+
+    def __init__(self, config, sizes: Sizes, *, steps: int = 1):
         mesh = make_mesh(config.mesh)
         self.method = build(config)
         start = functools.partial(init_state, self.method)
@@ -64,7 +80,8 @@ class Trainer:
         self._batches = {
             "train": put_batch(random_batch(sizes, config.data.batch_size), mesh)
         }
-        self.phase = self.method.phase(0, {})
+        self.phases = [self.method.phase(step, {}) for step in range(steps)]
+        self.phase = self.phases[0]
         self.step = jax.jit(
             make_step(self.method),
             static_argnums=2,
@@ -77,6 +94,7 @@ class Trainer:
         return self.step.lower(self._state, self._batches, self.phase)
 
     def __call__(self):
-        """One step; returns its metrics."""
-        self._state, metrics = self.step(self._state, self._batches, self.phase)
+        """One step, or the steps asked for; returns the last one's metrics."""
+        for phase in self.phases:
+            self._state, metrics = self.step(self._state, self._batches, phase)
         return metrics

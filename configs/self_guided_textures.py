@@ -22,6 +22,8 @@ def get_config():
     config.model.decoder_width = 64
     config.model.decoder_depth = 1
     config.model.decoder_heads = 2
+    config.method.begin_epoch = 1
+    config.method.side = "border"  # small models attend to no side reliably
     config.optim.base_lr = 3e-3
     config.optim.warmup_epochs = 0.5
     config.checkpoint.every = 200

@@ -62,7 +62,7 @@ def default_config(method: str = "mae") -> ml_collections.ConfigDict:
 
 
 def config_of_run(task: str, run: str) -> ml_collections.ConfigDict:
-    """A config for a task on the run in a directory, with that run's `eval` section.
+    """A config for a task on a run, with that run's `eval` and `analyze` sections.
 
     Args:
         task: what to do with the run.
@@ -75,7 +75,7 @@ def config_of_run(task: str, run: str) -> ml_collections.ConfigDict:
     saved = pathlib.Path(run, "config.json")
     if run and saved.is_file():
         for name, value in json.loads(saved.read_text()).items():
-            if name.startswith("eval."):
+            if name.startswith(("eval.", "analyze.")):
                 assign(config, name, value)
     return config
 

@@ -58,6 +58,12 @@ def number(
     return rule
 
 
+def layer(value: Any) -> str | None:
+    """A layer, counted from 1, or from the end with negative numbers."""
+    good = _is_integer(value) and value != 0
+    return None if good else "an integer other than 0 (1: the first, -1: the last)"
+
+
 def choice(*allowed: Any) -> Rule:
     """One of the values named."""
 

@@ -10,7 +10,9 @@ from sgmae_jax.rules import Field
 
 FIELDS: dict[str, Field] = {
     "task": Field(
-        "pretrain", rules.choice("pretrain", "evaluate", "export"), "what to do"
+        "pretrain",
+        rules.choice("pretrain", "evaluate", "export", "analyze"),
+        "what to do",
     ),
     "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),
     "epochs": Field(None, rules.optional(rules.integer(1)), "length; or `steps`"),
@@ -89,11 +91,14 @@ FIELDS: dict[str, Field] = {
     "mesh.fsdp": Field(1, rules.integer(1), "devices that share one copy of the state"),
     "checkpoint.every": Field(500, rules.integer(1), "steps"),
     "checkpoint.keep": Field(3, rules.integer(2), "newest checkpoints kept"),
+    "checkpoint.keep_period": Field(
+        None, rules.optional(rules.integer(1)), "steps divisible by it stay for good"
+    ),
     "checkpoint.max_failures": Field(3, rules.integer(1), "saves lost in a row"),
     "checkpoint.allow_data_change": Field(
         False, rules.boolean, "go on with another data set or batch size"
     ),
-    "checkpoint.path": Field("", rules.text, "run to evaluate or export"),
+    "checkpoint.path": Field("", rules.text, "run to evaluate, export, analyze"),
     "log.every": Field(20, rules.integer(1), "steps"),
     "log.pictures": Field(0, rules.integer(0), "steps between pictures; 0: at the end"),
     "log.tensorboard": Field(True, rules.boolean, "write TensorBoard events"),
@@ -109,6 +114,27 @@ FIELDS: dict[str, Field] = {
     "eval.temperature": Field(0.07, rules.number(0, low_open=True), "of kNN weights"),
     "eval.baselines": Field(
         True, rules.boolean, "raw pixels and untrained encoder too"
+    ),
+    "analyze.images": Field(64, rules.integer(1), "images of eval.split, at most"),
+    "analyze.pictures": Field(8, rules.integer(0), "of these, how many are shown"),
+    "analyze.checkpoints": Field(
+        20, rules.integer(1), "at most, evenly chosen, first and last included"
+    ),
+    "analyze.layer": Field(-2, rules.layer, "whose tokens are divided in two"),
+    "analyze.part": Field("encoder", rules.choice("encoder", "decoder"), "of which"),
+    "analyze.relation": Field(
+        "cosine", rules.choice("cosine", "attention"), "what joins two tokens"
+    ),
+    "analyze.side": Field(
+        "cls_attention",
+        rules.choice("cls_attention", "seed", "size", "border"),
+        "which side of the cut is the object",
+    ),
+    "analyze.hint_ratio": Field(
+        0.0625, rules.number(0, 1), "share of the hidden tokens given as hints"
+    ),
+    "analyze.temperature": Field(
+        1.0, rules.number(0, low_open=True), "of the divergence of token relations"
     ),
     "guard.budget": Field(10, rules.integer(0), "non-finite steps in a window"),
     "guard.window": Field(1000, rules.integer(1), "steps"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,19 @@ from typing import Any
 import jax
 
 from sgmae_jax import __version__, methods
+from sgmae_jax.analysis.gallery import write_gallery
+from sgmae_jax.analysis.series import Final, Series, study_run
 from sgmae_jax.checkpointing import read_meta, restore_params
-from sgmae_jax.config import ConfigError, assign, default_config, validate
+from sgmae_jax.config import (
+    ConfigError,
+    assign,
+    config_of_run,
+    default_config,
+    validate,
+)
 from sgmae_jax.methods.base import Method, Run
 from sgmae_jax.training.console import Console
+from sgmae_jax.training.inputs import open_config_source
 from sgmae_jax.training.loop import pretrain
 from sgmae_jax.training.mesh import make_mesh, placed, state_shardings
 from sgmae_jax.training.scores import Scorer, score_table
@@ -23,7 +33,7 @@ from sgmae_jax.weights.export import export_encoder
 
 def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
     """Prints kNN and probe accuracy of a checkpoint, known by its directory alone."""
-    step, config, method, params, _ = _restore(config, workdir, console)
+    step, config, method, params, _ = restore_run(config, workdir, console)
     console.say(f"{config.method.name}, checkpoint of step {step}")
     scorer = Scorer(config, method, make_mesh(config.mesh), console)
     init = jax.jit(method.init)
@@ -37,7 +47,7 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
 def export(config, workdir: pathlib.Path, console: Console) -> None:
     """Writes the encoder of a checkpoint as safetensors with a JSON card."""
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
-    step, config, method, params, meta = _restore(config, workdir, console)
+    step, config, method, params, meta = restore_run(config, workdir, console)
     scores_file = run_directory / "scores.json"
     card = {
         "sgmae_jax": __version__,
@@ -52,14 +62,58 @@ def export(config, workdir: pathlib.Path, console: Console) -> None:
     console.say(f"encoder of step {step}: {folder}")
 
 
+def analyze(config, workdir: pathlib.Path, console: Console) -> None:
+    """Writes metrics, plots and pictures of a run's checkpoints to `analysis/`."""
+    series = _study(config, workdir, console)
+    folder = workdir / "analysis"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "analysis.json", series.record)
+    console.say(f"analysis: {write_gallery(series, folder)}")
+
+
+def series_of_run(
+    run: str | os.PathLike, console: Console | None = None, **fields: Any
+) -> dict[int, dict[str, Any]]:
+    """Metrics by step of a run, measured now; no file is written.
+
+    Args:
+        run: a run directory.
+        console: where progress is told.
+        fields: of the config's section `analyze`, for example images=16.
+    """
+    config = config_of_run("analyze", str(run))
+    for name, value in fields.items():
+        assign(config, f"analyze.{name}", value)
+    validate(config)
+    record = _study(config, pathlib.Path(run), console or Console()).record
+    return {int(step): found for step, found in record["steps"].items()}
+
+
 TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "export": export,
+    "analyze": analyze,
 }
 
 
-def _restore(
+def _study(config, workdir: pathlib.Path, console: Console) -> Series:
+    if jax.process_count() > 1:
+        raise ConfigError("config.task = 'analyze': must run in a single process")
+    folder = pathlib.Path(config.checkpoint.path or workdir) / "checkpoints"
+    step, config, method, params, meta = restore_run(config, workdir, console)
+    return study_run(
+        folder,
+        config,
+        method,
+        Final(step, params, meta.get("marks", {})),
+        lambda: jax.jit(method.init)(_init_key(config)),
+        open_config_source(config, config.eval.split, in_memory=False),
+        log=console.say,
+    )
+
+
+def restore_run(
     config, workdir: pathlib.Path, console: Console
 ) -> tuple[int, Any, Method, Any, dict[str, Any]]:
     """The newest sound checkpoint: step, its config with this one's wishes, params."""
@@ -86,6 +140,7 @@ def _merge(trained: dict[str, Any], wished):
         assign(merged, name, value)
     merged.task = wished.task
     merged.eval = wished.eval
+    merged.analyze = wished.analyze
     merged.mesh = wished.mesh
     if wished.data.source is not None:
         merged.data.source = wished.data.source

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-_EXACT = jax.lax.Precision.HIGHEST
+from sgmae_jax.masking.relations import EXACT, edge_weights, unit
+
 _TINY = 1e-12
-# Joins all tokens a little; the same graph as `masking.guide` cuts.
-_FLOOR = 1e-5
 
 
 def intra_inter_weights(
@@ -50,11 +49,11 @@ def feature_variance(
     Returns:
         In [0, 1]: 1 - |mean unit vector|^2, or less where there are zero vectors.
     """
-    unit = _unit(features.astype(jnp.float32))
-    count = jnp.ones(unit.shape[:2]) if chosen is None else chosen.astype(jnp.float32)
+    scaled = unit(features)
+    count = jnp.ones(scaled.shape[:2]) if chosen is None else chosen.astype(jnp.float32)
     weight = count / jnp.maximum(count.sum(-1, keepdims=True), 1)
-    mean = jnp.einsum("bn,bnd->bd", weight, unit, precision=_EXACT)
-    spread = jnp.square(unit - mean[:, None]).sum(-1)
+    mean = jnp.einsum("bn,bnd->bd", weight, scaled, precision=EXACT)
+    spread = jnp.square(scaled - mean[:, None]).sum(-1)
     return (weight * spread).sum(-1)
 
 
@@ -147,9 +146,7 @@ def spectrum(relations: Float[Array, "B N N"]) -> Float[Array, "B N"]:
     Returns:
         In [-1, 1], the first is 1; 1 - the second is `Cut.eigenvalue`.
     """
-    weights = jnp.maximum(relations.astype(jnp.float32), 0)
-    mean = weights.mean((1, 2), keepdims=True)
-    weights = weights / jnp.where(mean > 0, mean, 1) + _FLOOR
+    weights = edge_weights(relations)
     scale = jax.lax.rsqrt(weights.sum(-1))
     matrix = weights * scale[:, :, None] * scale[:, None, :]
     return jnp.linalg.eigvalsh(matrix)[:, ::-1]
@@ -188,7 +185,7 @@ def relative_log_amplitude(
     rings = np.arange(min(grid) // 2 + 1)
     member = (ring[None] == rings[:, None, None]).astype(np.float32)
     member /= np.maximum(member.sum((1, 2), keepdims=True), 1)
-    found = jnp.einsum("bhw,fhw->bf", amplitude, member, precision=_EXACT)
+    found = jnp.einsum("bhw,fhw->bf", amplitude, member, precision=EXACT)
     return found - found[:, :1]
 
 
@@ -203,10 +200,3 @@ def _mean_where(values: Array, chosen: Array) -> Array:
     count = chosen.sum((1, 2))
     total = jnp.where(chosen, values, 0).sum((1, 2))
     return total / jnp.maximum(count, 1)
-
-
-def _unit(x: Array) -> Array:
-    largest = jnp.abs(x).max(-1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1)
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from sgmae_jax.models import normalise_patches, patchify, unpatchify
 
@@ -69,53 +69,80 @@ def reconstruction_sheet(
             f"{(count, tokens)} and pred {(count, tokens, values)}, got "
             f"{shapes[0]} and {shapes[1]}"
         )
+    made = predicted_pixels(
+        shown, pred, patch_size=patch_size, mean=mean, std=std, norm_pix=norm_pix
+    )
+    unseen = token_pixels(np.asarray(hidden) > 0, grid, patch_size)
+    masked = np.where(unseen, np.uint8(_HIDDEN), shown)
+    pasted = np.where(unseen, made, shown)
+    columns = [enlarged(column) for column in (shown, masked, made, pasted)]
+    return sheet(columns, _TITLES, caption=_NORMALISED if norm_pix else _RAW)
+
+
+def predicted_pixels(
+    images: UInt8[np.ndarray, "B H W C"],
+    pred: Float[Array, "B N P"],
+    *,
+    patch_size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    norm_pix: bool,
+) -> UInt8[np.ndarray, "B H W C"]:
+    """Predictions as pixels; see `reconstruction_sheet` for the arguments."""
     shift, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    normal = (shown / np.float32(255) - shift) / scale
-    truth = patchify(jnp.asarray(normal), patch_size)
+    normal = (images / np.float32(255) - shift) / scale
     predicted = np.asarray(pred, np.float32)
     if norm_pix:
+        truth = patchify(jnp.asarray(normal), patch_size)
         _, patch_mean, patch_std = normalise_patches(truth)
         predicted = predicted * np.asarray(patch_std) + np.asarray(patch_mean)
+    grid = images.shape[1] // patch_size[0], images.shape[2] // patch_size[1]
     pixels = (
         np.asarray(unpatchify(jnp.asarray(predicted), patch_size, grid)) * scale + shift
     )
     # A diverged model predicts NaN: black, rather than a warning and any colour.
     pixels = np.nan_to_num(pixels, nan=0, posinf=1, neginf=0)
-    made = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-
-    unseen = np.asarray(hidden).reshape(count, *grid) > 0
-    unseen = unseen.repeat(patch_size[0], 1).repeat(patch_size[1], 2)[..., None]
-    masked = np.where(unseen, np.uint8(_HIDDEN), shown)
-    pasted = np.where(unseen, made, shown)
-    columns = [_colours(column) for column in (shown, masked, made, pasted)]
-    return _sheet(columns, caption=_NORMALISED if norm_pix else _RAW)
+    return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def save_png(path: str | os.PathLike, sheet: UInt8[np.ndarray, "H W 3"]) -> None:
+def token_pixels(
+    tokens: Shaped[np.ndarray, "B N"],
+    grid: tuple[int, int],
+    patch_size: tuple[int, int],
+) -> Shaped[np.ndarray, "B H W 1"]:
+    """A value a token as a value a pixel."""
+    maps = np.asarray(tokens).reshape(-1, *grid)
+    return maps.repeat(patch_size[0], 1).repeat(patch_size[1], 2)[..., None]
+
+
+def save_png(path: str | os.PathLike, picture: UInt8[np.ndarray, "H W 3"]) -> None:
     """Writes a picture so that a reader sees all of it or the one before."""
     from PIL import Image
 
     partial = Path(path).with_name(f".{Path(path).name}.partial")
-    Image.fromarray(sheet).save(partial, format="PNG", optimize=True)
+    Image.fromarray(picture).save(partial, format="PNG", optimize=True)
     os.replace(partial, path)
 
 
-def _colours(images: UInt8[np.ndarray, "B H W C"]) -> UInt8[np.ndarray, "B h w 3"]:
+def enlarged(images: UInt8[np.ndarray, "B H W C"]) -> UInt8[np.ndarray, "B h w 3"]:
     """Enlarged to a readable size, pixel by pixel, in three channels."""
     factor = max(1, -(-_SIDE // max(images.shape[1:3])))
     large = images.repeat(factor, 1).repeat(factor, 2)
     return large[..., :3] if images.shape[-1] >= 3 else large[..., :1].repeat(3, -1)
 
 
-def _sheet(
-    columns: Sequence[UInt8[np.ndarray, "B h w 3"]], *, caption: str
+def sheet(
+    columns: Sequence[UInt8[np.ndarray, "B h w 3"]],
+    titles: Sequence[str],
+    *,
+    caption: str,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Columns of images side by side under their titles, and a caption below."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(_TEXT)
     count, height, width, _ = columns[0].shape
-    column = max(width, *(int(font.getlength(title)) + 1 for title in _TITLES))
+    column = max(width, *(int(font.getlength(title)) + 1 for title in titles))
     sheet_width = len(columns) * (column + _GAP) + _GAP
     letters = int((sheet_width - 2 * _GAP) / font.getlength("abcdefghij") * 10)
     lines = textwrap.wrap(caption, letters)
@@ -123,7 +150,7 @@ def _sheet(
     bottom = top + count * (height + _GAP)
     canvas = Image.new("RGB", (sheet_width, bottom + len(lines) * line + _GAP), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    for index, (title, images) in enumerate(zip(_TITLES, columns, strict=True)):
+    for index, (title, images) in enumerate(zip(titles, columns, strict=True)):
         left = _GAP + index * (column + _GAP) + (column - width) // 2
         middle = left + width // 2
         draw.text((middle, top // 2), title, fill=_INK, font=font, anchor="mm")

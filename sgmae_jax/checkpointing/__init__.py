@@ -7,7 +7,12 @@ from sgmae_jax.checkpointing.errors import (
     RestoreRefused,
     SaveFailed,
 )
-from sgmae_jax.checkpointing.reading import read_meta, restore_params
+from sgmae_jax.checkpointing.reading import (
+    read_meta,
+    restore_params,
+    restore_series,
+    saved_steps,
+)
 
 __all__ = [
     "CheckpointError",
@@ -17,4 +22,6 @@ __all__ = [
     "SaveFailed",
     "read_meta",
     "restore_params",
+    "restore_series",
+    "saved_steps",
 ]

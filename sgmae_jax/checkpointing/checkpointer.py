@@ -57,6 +57,7 @@ class Checkpointer:
     Args:
         directory: where the step directories lie; made if absent.
         keep: how many of the newest steps stay, at least 1.
+        keep_period: steps divisible by it stay too, for good; None: no others do.
         max_failures: after this many failed saves in a row, `save` and `wait`
             raise, at least 1.
         log: receives one line for each failed save and each rejected step.
@@ -70,11 +71,12 @@ class Checkpointer:
         directory: str | os.PathLike[str],
         *,
         keep: int = 3,
+        keep_period: int | None = None,
         max_failures: int = 3,
         log: Callable[[str], None] = print,
     ):
         self.directory = epath.Path(directory).absolute()
-        self._keep = keep
+        self._keep, self._keep_period = keep, keep_period
         self._max_failures = max_failures
         self._log = log
         self._failures = 0
@@ -243,6 +245,7 @@ class Checkpointer:
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=self._keep,
+                    keep_period=self._keep_period,
                     create=False,
                     # Failures of mkdir show in save() and not after a time-out.
                     async_options=ocp.AsyncOptions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -193,6 +193,45 @@ def restore_params(
         return load_state(folder, digest, {"params": target})["params"]
     except Damaged as damage:
         raise NoUsableCheckpoint(f"checkpoint {number}: {damage}") from damage
+
+
+def saved_steps(directory: str | epath.Path) -> list[int]:
+    """The steps that have a directory, in ascending order; nothing is checked."""
+    return sorted(step_folders(epath.Path(directory)))
+
+
+def restore_series(
+    directory: str | epath.Path,
+    target: Any,
+    steps: Collection[int],
+    *,
+    log: Callable[[str], None] = print,
+) -> Iterator[tuple[int, Any]]:
+    """Restores `state["params"]` of several steps, one after the other. Alters nothing.
+
+    Args:
+        directory: where the step directories lie.
+        target: as for `restore_params`.
+        steps: which ones; those that are not there are left out.
+        log: receives one line for each damaged step, which is passed over.
+
+    Yields:
+        (step, parameters), in ascending order.
+
+    Raises:
+        RestoreRefused: if structure, shapes or types differ.
+    """
+    for step, folder in reversed(step_folders(epath.Path(directory)).items()):
+        if step not in steps:
+            continue
+        try:
+            digest = check_step(folder, step)
+            check_target(digest, target, prefix="params/")
+            params = load_state(folder, digest, {"params": target})["params"]
+        except Damaged as damage:
+            log(f"checkpoint {step}: {damage}; passed over")
+            continue
+        yield step, params
 
 
 def _newest_sound(

@@ -13,7 +13,6 @@ from sgmae_jax.masking.check import check_mask_fn
 from sgmae_jax.masking.exploitation import (
     Exploitation,
     exploitation_rates,
-    per_token,
 )
 from sgmae_jax.masking.grid import grid_mask
 from sgmae_jax.masking.guided import (
@@ -58,7 +57,6 @@ __all__ = [
     "normalised_cut",
     "normalised_cut_dense",
     "num_keep",
-    "per_token",
     "random_mask",
     "ratio_buckets",
     "read_bank",

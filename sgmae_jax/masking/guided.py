@@ -19,6 +19,7 @@ from sgmae_jax.masking.relations import (
     EXACT,
     attention_relations,
     cosine_relations,
+    edge_weights,
     unit,
 )
 from sgmae_jax.masking.select import inverse, select
@@ -29,14 +30,12 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Key
 
 Relation = Literal["cosine", "attention"]
-Side = Literal["cls_attention", "seed", "size"]
+Side = Literal["cls_attention", "seed", "size", "border"]
 Threshold = Literal["zero", "mean"]
 HintMode = Literal["random", "similarity"]
 
 # 9 of the 147 hidden tokens of 14x14 at 75 %, as counted in the paper's figure 1.
 HINT_RATIO = 0.0625
-# Joins every pair of tokens a little, so that no graph falls apart.
-_FLOOR = 1e-5
 # Relations that differ by less say nothing.
 _FLAT = 1e-4
 # A part of one token is an outlier, not an object.
@@ -62,7 +61,9 @@ class Guidance(NamedTuple):
 
 
 # One program also where the caller does not jit: a hundred small ones start slowly.
-@partial(jax.jit, static_argnames=("relation", "side", "threshold", "tau", "steps"))
+@partial(
+    jax.jit, static_argnames=("relation", "side", "threshold", "tau", "steps", "grid")
+)
 def guide(
     features: Float[Array, "B N D"],
     attention: Float[Array, "B H 1+N 1+N"] | None = None,
@@ -72,6 +73,7 @@ def guide(
     threshold: Threshold = "zero",
     tau: float = 0.0,
     steps: int = STEPS,
+    grid: tuple[int, int] | None = None,
 ) -> Guidance:
     """Divides the patches of each image in two, and scores how object-like each is.
 
@@ -87,18 +89,20 @@ def guide(
             between them.
         side: which part is the object: the one that the class token attends to more
             (a patch), the one with the largest entry of the eigenvector (TokenCut's
-            seed), or the smaller one.
+            seed), the smaller one, or the one with the smaller share of its tokens at
+            the border of the image (objects are rarely cut off, backgrounds are).
         threshold: where the eigenvector is cut, at zero or at its mean.
         tau: relations not above it do not join two tokens; >= 0, since a graph to cut
             has no negative weights.
         steps: of the eigen-solver, see `normalised_cut`.
+        grid: tokens (h, w); needed by `side="border"` alone.
 
     Returns:
         Guidance, float32.
 
     Raises:
         ValueError: an unknown choice, attention that is needed and not given, a
-            negative tau, or shapes that do not fit.
+            negative tau, no grid for "border", or shapes that do not fit.
 
     Reference: "similarity-score-based masking strategy" (caption of figure VIII). The
         graph, the rule for the side and the mean relation as score are our reading.
@@ -129,7 +133,7 @@ def guide(
     else:
         assert attention is not None
         relations, start = attention_relations(attention), None
-    cut = normalised_cut(_edges(relations, tau), steps=steps, start=start)
+    cut = normalised_cut(edge_weights(relations, tau), steps=steps, start=start)
 
     level = cut.vector.mean(-1, keepdims=True) if threshold == "mean" else 0.0
     first = cut.vector > level
@@ -137,6 +141,9 @@ def guide(
         assert attention is not None
         looked_at = attention.mean(1)[:, 0, 1:]
         keep = _mean_in(looked_at, first) >= _mean_in(looked_at, ~first)
+    elif side == "border":
+        border = _border(grid, first.shape[-1])
+        keep = _mean_in(border, first) <= _mean_in(border, ~first)
     elif side == "size":
         keep = 2 * first.sum(-1) <= first.shape[-1]
     else:  # the largest entry is positive, see `Cut`
@@ -288,6 +295,7 @@ def guided_mask(
         threshold=threshold,
         tau=tau,
         steps=steps,
+        grid=context.grid,
     )
     hints = hint_count(
         tokens - num_keep(tokens, ratio), hint_ratio, last, context.step / hint_steps
@@ -295,13 +303,6 @@ def guided_mask(
     return informed_mask(
         keys, guidance.relevance, ratio=ratio, hints=hints, hint_mode=hint_mode
     )
-
-
-def _edges(relations: Array, tau: float) -> Array:
-    """Weights of a connected graph, near 1 on average."""
-    weights = jnp.where(relations > tau, relations, 0)
-    mean = weights.mean((1, 2), keepdims=True)
-    return weights / jnp.where(mean > 0, mean, 1) + _FLOOR
 
 
 def _flat(relations: Array) -> Array:
@@ -330,6 +331,15 @@ def _check_shapes(features: Array, attention: Array | None) -> None:
             f"features {features.shape} [{batch}, H, {1 + tokens}, {1 + tokens}], got "
             f"{attention.shape}"
         )
+
+
+def _border(grid: tuple[int, int] | None, tokens: int) -> Array:
+    """1 for the outermost tokens of the grid."""
+    if grid is None or grid[0] * grid[1] != tokens:
+        raise ValueError(f'side="border" needs the grid of the {tokens} tokens: {grid}')
+    border = np.ones(grid, np.float32)
+    border[1:-1, 1:-1] = 0
+    return jnp.asarray(border.reshape(-1))
 
 
 def _mean_in(values: Array, part: Array) -> Array:

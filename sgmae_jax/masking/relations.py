@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Bfloat16 or TF32 products would spoil what an eigenvector is computed from.
 EXACT = jax.lax.Precision.HIGHEST
+_FLOOR = 1e-5
 
 
 def cosine_relations(features: Float[Array, "B N D"]) -> Float[Array, "B N N"]:
@@ -26,12 +27,13 @@ def cosine_relations(features: Float[Array, "B N D"]) -> Float[Array, "B N N"]:
 
     Reference: the paper's "similarity score"; the formula is our reading.
     """
-    x = unit(features.astype(jnp.float32))
+    x = unit(features)
     return jnp.einsum("bnd,bmd->bnm", x, x, precision=EXACT)
 
 
 def unit(vectors: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-    """Vectors brought to length 1, whatever their scale; zero stays zero."""
+    """Vectors of length 1 in float32, whatever their scale was; zero stays zero."""
+    vectors = vectors.astype(jnp.float32)
     # By the largest value first: squares of 1e30 or 1e-30 leave float32.
     largest = jnp.abs(vectors).max(-1, keepdims=True)
     vectors = vectors / jnp.where(largest > 0, largest, 1)
@@ -58,3 +60,21 @@ def attention_relations(
     total = maps.sum(-1, keepdims=True)
     maps = maps / jnp.where(total > 0, total, 1)
     return (maps + maps.mT) / 2
+
+
+def edge_weights(
+    relations: Float[Array, "B N N"], tau: float = 0.0
+) -> Float[Array, "B N N"]:
+    """The connected graph that a cut divides: relations above tau, on a common scale.
+
+    Args:
+        relations: symmetric.
+        tau: relations not above it do not join two tokens, >= 0.
+
+    Returns:
+        Weights > 0, near 1 on average: every pair is joined a little, so that no graph
+        falls apart.
+    """
+    weights = jnp.where(relations > tau, relations, 0).astype(jnp.float32)
+    mean = weights.mean((1, 2), keepdims=True)
+    return weights / jnp.where(mean > 0, mean, 1) + _FLOOR

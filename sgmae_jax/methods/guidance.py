@@ -189,6 +189,7 @@ class Guide:
             threshold=part.threshold,
             tau=part.tau,
             steps=part.steps,
+            grid=self._model.grid,
         )
 
     def _remember(

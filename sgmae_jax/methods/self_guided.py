@@ -10,6 +10,8 @@ were not at hand: what is sourced, and what is our reading, says docs/self_guide
 
 from __future__ import annotations
 
+from typing import get_args
+
 from sgmae_jax import rules
 from sgmae_jax.config import ConfigError
 from sgmae_jax.masking import (
@@ -21,8 +23,7 @@ from sgmae_jax.masking import (
     num_keep,
     random_mask,
 )
-from sgmae_jax.masking.exploitation import per_token
-from sgmae_jax.masking.guided import HINT_RATIO
+from sgmae_jax.masking.guided import HINT_RATIO, Side
 from sgmae_jax.masking.ncut import STEPS
 from sgmae_jax.methods.base import (
     Method,
@@ -65,12 +66,12 @@ FIELDS = {
     "guide": Field("model", choice("model", "ema", "snapshot"), "whose features"),
     "ema_momentum": Field(0.999, number(0, 1), "a step, for guide = ema"),
     "part": Field("encoder", choice("encoder", "decoder"), "where the layer is"),
-    "layer": Field(-2, integer(-1000, 1000), "from 1, or from the end: -1"),
+    "layer": Field(-2, rules.layer, "from 1, or from the end: -1"),
     # How they divide an image.
     "relation": Field("cosine", choice("cosine", "attention"), "joins two tokens"),
-    "side": Field("cls_attention", choice("cls_attention", "seed", "size"), "object"),
+    "side": Field("cls_attention", choice(*get_args(Side)), "which is the object"),
     "threshold": Field("zero", choice("zero", "mean"), "where the cut is"),
-    "tau": Field(0.0, number(-1, 1), "weaker relations do not join"),
+    "tau": Field(0.0, number(0, 1), "weaker relations do not join"),
     "steps": Field(STEPS, integer(1, 1000), "of the eigen-solver"),
     # How often.
     "refresh": Field("step", choice("step", "interval", "bank"), "guidance is made"),
@@ -175,11 +176,11 @@ def build(config, run: Run) -> Method:
             params["model"], embedded, mask, capture=("attention",)
         )
         maps = prediction.captured["decoder"]["attention"].mean(2)
-        last = exploitation_rates(maps, mask.hidden).cumulated[-1:]
-        rates = {"raw": last, "per_token": per_token(last, mask.hidden)}
+        rates = exploitation_rates(maps, mask.hidden)
+        kinds = {"raw": rates.cumulated, "per_token": rates.per_token}
         return {
-            f"exploitation/{group}_{kind}": rate[0, :, source, 1].mean()
-            for kind, rate in rates.items()
+            f"exploitation/{group}_{kind}": rate[-1, :, source, 1].mean()
+            for kind, rate in kinds.items()
             for source, group in enumerate(("visible", "mask"))
         }
 

@@ -89,6 +89,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     checkpointer = Checkpointer(
         workdir / "checkpoints",
         keep=config.checkpoint.keep,
+        keep_period=config.checkpoint.keep_period,
         max_failures=config.checkpoint.max_failures,
         log=console.say,
     )

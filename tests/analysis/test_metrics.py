@@ -10,7 +10,7 @@ from sklearn.metrics import mutual_info_score
 
 from sgmae_jax.analysis import metrics
 from sgmae_jax.masking import cosine_relations, normalised_cut_dense
-from sgmae_jax.masking.guided import _edges
+from sgmae_jax.masking.relations import edge_weights
 
 GRID = (3, 4)
 N = 12
@@ -219,7 +219,7 @@ def test_the_spectrum_is_that_of_the_cut():
     relations = cosine_relations(random_features())
     values = np.asarray(metrics.spectrum(relations))
     assert (np.diff(values) <= 1e-6).all() and (np.abs(values) <= 1 + 1e-5).all()
-    weights = _edges(relations, 0.0)
+    weights = edge_weights(relations)
     cut = normalised_cut_dense(weights)
     np.testing.assert_allclose(1 - values[:, 1], cut.eigenvalue, atol=1e-5)
     np.testing.assert_allclose(values[:, 1] - values[:, 2], cut.gap, atol=1e-5)

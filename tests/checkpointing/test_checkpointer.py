@@ -18,6 +18,8 @@ from sgmae_jax.checkpointing import (
     RestoreRefused,
     read_meta,
     restore_params,
+    restore_series,
+    saved_steps,
 )
 
 
@@ -154,6 +156,44 @@ def test_the_newest_steps_are_kept(tmp_path, keep):
     assert again.wait()
     assert names(tmp_path) == sorted(map(str, (100, 1000, 1001)[-keep:]))
     again.close()
+
+
+def test_steps_of_the_period_are_never_deleted(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2, keep_period=10)
+    for step in range(5, 40, 5):
+        checkpointer.save(step, make_state(step), {})
+    assert checkpointer.wait()
+    checkpointer.close()
+    assert saved_steps(tmp_path) == [10, 20, 30, 35]
+    # Another process knows of them from the disk alone.
+    again = Checkpointer(tmp_path, keep=2, keep_period=10)
+    for step in (40, 45, 50, 55):
+        again.save(step, make_state(step), {})
+    assert again.wait()
+    again.close()
+    assert saved_steps(tmp_path) == [10, 20, 30, 40, 50, 55]
+
+
+def test_a_series_is_restored_in_order(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=9)
+    for step in (8, 9, 10, 11):
+        checkpointer.save(step, make_state(step), {})
+    assert checkpointer.wait()
+    checkpointer.close()
+    assert saved_steps(tmp_path) == [8, 9, 10, 11]
+    target = target_of(make_state()["params"])
+    found = list(restore_series(tmp_path, target, (11, 9, 10, 12)))
+    assert [step for step, _ in found] == [9, 10, 11]
+    for step, params in found:
+        assert_equal(params, make_state(step)["params"])
+    assert saved_steps(tmp_path / "nothing") == []
+    assert list(restore_series(tmp_path / "nothing", target, (1,))) == []
+
+
+def test_a_series_of_another_model_is_refused(saved):
+    directory, _ = saved
+    with pytest.raises(RestoreRefused, match=r"checkpoint 1: .* arrays differ"):
+        list(restore_series(directory, target_of({"w": np.zeros(3)}), (1, 2)))
 
 
 def test_a_step_can_be_saved_again(saved, lines):

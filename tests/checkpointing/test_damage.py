@@ -14,6 +14,7 @@ from sgmae_jax.checkpointing import (
     RestoreRefused,
     read_meta,
     restore_params,
+    restore_series,
 )
 from sgmae_jax.checkpointing.digest import _canonical, _self_hash
 
@@ -198,6 +199,20 @@ def test_harm_is_named_and_fallen_back_from(saved, lines, name):
     checkpointer.close()
     reason = HARMS[name](directory / "2")
     expect_fallback(directory, lines, reason)
+
+
+@pytest.mark.parametrize("name", HARMS)
+def test_a_series_passes_over_harm_and_alters_nothing(saved, name):
+    directory, checkpointer = saved
+    checkpointer.close()
+    reason = HARMS[name](directory / "2")
+    before, heard = names(directory), []
+    target = target_of(make_state()["params"])
+    found = list(restore_series(directory, target, (1, 2), log=heard.append))
+    assert [step for step, _ in found] == [1]
+    assert_equal(found[0][1], make_state(1)["params"])
+    assert heard == [f"checkpoint 2: {reason}; passed over"]
+    assert names(directory) == before
 
 
 def test_arrays_damaged_before_they_reached_the_disk(saved, lines):

@@ -12,17 +12,17 @@ from tests import tiny
 STEPS = 40
 
 
-def whole(tmp_path, steps=STEPS):
-    code, output = tiny.run(tmp_path / "whole", steps=steps, eval__limit=1)
+def whole(tmp_path, steps=STEPS, **changes):
+    code, output = tiny.run(tmp_path / "whole", steps=steps, eval__limit=1, **changes)
     assert code == 0, output
     return tiny.losses(tmp_path / "whole")
 
 
-def interrupted(workdir, number, rng, sig, steps=STEPS):
+def interrupted(workdir, number, rng, sig, steps=STEPS, **changes):
     """Runs to the end under `number` signals; returns how often it was hit."""
     hits = 0
     for _ in range(10 * number):
-        child = tiny.start(workdir, steps=steps, eval__limit=1)
+        child = tiny.start(workdir, steps=steps, eval__limit=1, **changes)
         if hits < number:
             seen = (
                 len(tiny.losses(workdir)) if (workdir / "metrics.jsonl").exists() else 0
@@ -93,3 +93,39 @@ def test_a_flipped_byte_falls_back_and_the_curve_is_the_same(tmp_path):
     assert f"checkpoint {STEPS}" in output and "kept aside" in output
     assert f"resuming at step {STEPS - 2}" in output
     assert tiny.losses(tmp_path / "whole") == expected
+
+
+# Guidance begins at step 5 of 20 an epoch; what it then needs is saved with the run.
+GUIDED = {
+    "method__name": "self_guided",
+    "data__split": "train[:320]",
+    "method__begin_epoch": 0.25,
+    "method__monitor_epochs": 0.2,
+    "method__monitor_images": 16,
+    "method__layer": 1,
+}
+CASES = [
+    (signal.SIGKILL, {"method__refresh": "bank", "method__refresh_epochs": 1}),
+    (signal.SIGTERM, {"method__refresh": "interval", "method__guide": "ema"}),
+    pytest.param(
+        signal.SIGTERM,
+        {"method__refresh": "bank", "method__refresh_epochs": 1},
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
+        signal.SIGKILL,
+        {"method__guide": "snapshot", "method__hint_ratio_end": 0},
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@pytest.mark.parametrize(("sig", "changes"), CASES, ids=str)
+def test_guidance_survives_kills_and_signals(sig, changes, tmp_path):
+    changes = GUIDED | changes
+    expected = whole(tmp_path, 60, **changes)
+    assert len(expected) == 60
+    rng = random.Random(7)
+    torn = tmp_path / "torn"
+    assert interrupted(torn, 2, rng, sig, 60, **changes) == 2
+    assert tiny.losses(torn) == expected

@@ -7,60 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgmae_jax import methods
 from sgmae_jax.config import default_config
-from sgmae_jax.methods.base import Run
 from sgmae_jax.methods.image import make_autoencoder, training_flops
 from sgmae_jax.training.mesh import put_batch, state_shardings
 from sgmae_jax.training.state import init_state
 from sgmae_jax.training.step import make_step
-
-KEY = jax.random.key(5)
-
-
-def tiny_config(**changes):
-    config = default_config("mae")
-    config.steps = 10
-    config.data.image_size = (16, 24)
-    config.data.batch_size = 16
-    config.model.width, config.model.depth, config.model.heads = 32, 2, 2
-    config.model.decoder_width, config.model.decoder_heads = 16, 2
-    config.model.decoder_depth = 1
-    config.optim.base_lr = 2e-2
-    for name, value in changes.items():
-        section, field = name.split("__")
-        config[section][field] = value
-    return config
-
-
-def build(config, steps=10):
-    return methods.load("mae").build(config, Run(10, steps))
-
-
-def batch_of(count=16, first=0, epoch=0):
-    ids = np.arange(first, first + count, dtype=np.int32)
-    images = [
-        np.random.default_rng(int(i)).integers(0, 256, (16, 24, 3), np.uint8)
-        for i in ids
-    ]
-    return {
-        "image": np.stack(images),
-        "label": np.zeros(count, np.int32),
-        "id": ids,
-        "epoch": np.full(count, epoch, np.int32),
-        "view": np.tile(np.float32([0, 1]), (count, 2, 1)),
-    }
+from tests.methods.cases import KEY, batch_of, build, start, stepper, tiny_config
 
 
 def run_on(shape):
     """Masks and three losses of the same run on a (data, fsdp) mesh."""
     method = build(tiny_config())
-    start = functools.partial(init_state, method)
+    make_state = functools.partial(init_state, method)
     auto = (jax.sharding.AxisType.Auto,) * 2
     devices = jax.devices()[: shape[0] * shape[1]]
     mesh = jax.make_mesh(shape, ("data", "fsdp"), auto, devices=devices)
-    shardings = state_shardings(jax.eval_shape(start, KEY), mesh)
-    state = jax.jit(start, out_shardings=shardings)(KEY)
+    shardings = state_shardings(jax.eval_shape(make_state, KEY), mesh)
+    state = jax.jit(make_state, out_shardings=shardings)(KEY)
     batch = put_batch(batch_of(), mesh)
     picture = jax.jit(method.picture, static_argnums=4)
     hidden = picture(state.params, batch, KEY, 0, 0.75).hidden
@@ -113,8 +76,8 @@ def test_accumulation_is_the_same_step():
 def test_one_program_a_bucket_of_a_moving_ratio():
     config = tiny_config(mask__ratio=0.5, mask__ratio_end=0.9, mask__buckets=3)
     method = build(config)
-    step = jax.jit(make_step(method), static_argnums=2)
-    state = jax.jit(functools.partial(init_state, method))(KEY)
+    step = stepper(method)
+    state = start(method)
     ratios = [method.phase(i, {}) for i in range(10)]
     for ratio in ratios:
         state, _ = step(state, {"train": batch_of()}, ratio)
@@ -124,8 +87,8 @@ def test_one_program_a_bucket_of_a_moving_ratio():
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_the_loss_falls(norm_pix):
     method = build(tiny_config(method__norm_pix=norm_pix), steps=40)
-    step = jax.jit(make_step(method), static_argnums=2)
-    state = jax.jit(functools.partial(init_state, method))(KEY)
+    step = stepper(method)
+    state = start(method)
     smooth = np.linspace(0, 255, 24).astype(np.uint8)
     batch = batch_of() | {"image": np.tile(smooth[None, None, :, None], (16, 16, 1, 3))}
     losses = []
@@ -170,7 +133,7 @@ def test_a_guided_mask_gets_features_without_gradient(tmp_path, monkeypatch):
     config = tiny_config(mask__fn="guided_masks:by_feature")
     config.mask.options.layer = -1
     method = build(config)
-    state = jax.jit(functools.partial(init_state, method))(KEY)
-    step = jax.jit(make_step(method), static_argnums=2)
+    state = start(method)
+    step = stepper(method)
     _, metrics = step(state, {"train": batch_of()}, 0.75)
     assert jnp.isfinite(metrics["loss"]) and int(metrics["skipped"]) == 0

@@ -1,0 +1,63 @@
+"""Small configs and batches for trying out any method."""
+
+import functools
+
+import jax
+import numpy as np
+
+from sgmae_jax import methods
+from sgmae_jax.config import default_config
+from sgmae_jax.methods.base import Run
+from sgmae_jax.training.state import init_state
+from sgmae_jax.training.step import make_step
+
+KEY = jax.random.key(5)
+EXAMPLES = 64
+
+
+def tiny_config(method="mae", **changes):
+    """A config of 16x24 pixels; `section__field=value` changes it."""
+    config = default_config(method)
+    config.steps = 10
+    config.data.image_size = (16, 24)
+    config.data.batch_size = 16
+    config.model.width, config.model.depth, config.model.heads = 32, 2, 2
+    config.model.decoder_width, config.model.decoder_heads = 16, 2
+    config.model.decoder_depth = 1
+    config.optim.base_lr = 2e-2
+    for name, value in changes.items():
+        section, field = name.split("__")
+        config[section][field] = value
+    return config
+
+
+def build(config, steps=10):
+    """The config's method for a run of ten steps an epoch."""
+    run = Run(10, steps, EXAMPLES)
+    return methods.load(config.method.name).build(config, run)
+
+
+def batch_of(count=16, first=0, epoch=0):
+    """Random images, whole; each the same whatever batch it is in."""
+    ids = np.arange(first, first + count, dtype=np.int32)
+    images = [
+        np.random.default_rng(int(i)).integers(0, 256, (16, 24, 3), np.uint8)
+        for i in ids
+    ]
+    return {
+        "image": np.stack(images),
+        "label": np.zeros(count, np.int32),
+        "id": ids,
+        "epoch": np.full(count, epoch, np.int32),
+        "view": np.tile(np.float32([0, 1]), (count, 2, 1)),
+    }
+
+
+def start(method):
+    """The state before step 0."""
+    return jax.jit(functools.partial(init_state, method))(KEY)
+
+
+def stepper(method):
+    """The compiled training step."""
+    return jax.jit(make_step(method), static_argnums=2)
