@@ -23,7 +23,8 @@ from tests.masking.graphs import SIDE, TOKENS, two_patterns
 
 IMAGES = 4
 GRID = (SIDE, SIDE)
-RELATIONS, SIDES = ("cosine", "attention"), ("cls_attention", "seed", "size")
+RELATIONS = ("cosine", "attention")
+SIDES = ("cls_attention", "seed", "size", "border")
 every_rule = pytest.mark.parametrize(
     "relation, side", [(one, two) for one in RELATIONS for two in SIDES]
 )
@@ -60,7 +61,7 @@ def mask_of(guidance, ratio=0.75, seed=0):
 @every_rule
 def test_the_disc_is_found_and_hidden_completely(relation, side):
     features, attention, disc = easy()
-    found = guide(features, attention, relation=relation, side=side)
+    found = guide(features, attention, relation=relation, side=side, grid=GRID)
     assert not found.degenerate.any()
     np.testing.assert_array_equal(found.object, disc)
     inside = np.where(disc, found.relevance, np.inf).min(-1)
