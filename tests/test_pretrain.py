@@ -153,7 +153,7 @@ def test_every_shipped_config_takes_a_step(name, tmp_path):
         "data.batch_size": 8 * config.optim.accumulate,
         "model.width": 48,
         "model.heads": 3,
-        "model.depth": 1,
+        "model.depth": 2,
         "model.decoder_width": 32,
         "model.decoder_heads": 2,
         "model.decoder_depth": 1,
