@@ -51,9 +51,7 @@ def intersection_over_union(
     Raises:
         ValueError: another shape.
     """
-    first, second = np.asarray(first, bool), np.asarray(second, bool)
-    if first.shape != second.shape:
-        raise ValueError(f"shapes differ: {first.shape} and {second.shape}")
+    first, second = _alike(first, second)
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else 1.0
 
@@ -66,9 +64,7 @@ def recall(
     Raises:
         ValueError: another shape.
     """
-    found, wanted = np.asarray(found, bool), np.asarray(wanted, bool)
-    if found.shape != wanted.shape:
-        raise ValueError(f"shapes differ: {found.shape} and {wanted.shape}")
+    found, wanted = _alike(found, wanted)
     count = np.count_nonzero(wanted)
     return np.count_nonzero(found & wanted) / count if count else 1.0
 
@@ -99,3 +95,11 @@ def token_object(
 
 def _pairs(counts: np.ndarray) -> float:
     return float((counts * (counts - 1) / 2).sum())
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as bool, of one shape."""
+    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    if first.shape != second.shape:
+        raise ValueError(f"shapes differ: {first.shape} and {second.shape}")
+    return first, second

@@ -189,13 +189,8 @@ def _measure(
     index = layer_index(options.layer, depth)
     features = chosen["features"][index][:, 1:]
     attention = chosen["attention"][index]
-    guidance = guide(
-        features,
-        attention,
-        relation=options.relation,
-        side=options.side,
-        grid=model.grid,
-    )
+    relation, side = options.relation, options.side
+    guidance = guide(features, attention, relation=relation, side=side, grid=model.grid)
     relations = cosine_relations(features)
     graph = relations
     if options.relation == "attention":
