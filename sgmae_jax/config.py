@@ -13,7 +13,7 @@ import inspect
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -58,6 +58,21 @@ def default_config(method: str = "mae") -> ml_collections.ConfigDict:
     config.method.name = method
     config.lock()
     config.mask.options.unlock()
+    return config
+
+
+def config_from(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config that a run has written down, field by field.
+
+    Args:
+        flat: dotted field -> value, as in config.json or a checkpoint's meta.
+
+    Raises:
+        ConfigError: a field or a method is unknown to this version.
+    """
+    config = default_config(flat["method.name"])
+    for name, value in flat.items():
+        assign(config, name, value)
     return config
 
 

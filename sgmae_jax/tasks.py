@@ -17,8 +17,8 @@ from sgmae_jax.checkpointing import read_meta, restore_params
 from sgmae_jax.config import (
     ConfigError,
     assign,
+    config_from,
     config_of_run,
-    default_config,
     validate,
 )
 from sgmae_jax.methods.base import Method, Run
@@ -135,9 +135,7 @@ def restore_run(
 
 def _merge(trained: dict[str, Any], wished):
     """The checkpoint's config, with the data source and evaluation asked for."""
-    merged = default_config(trained["method.name"])
-    for name, value in trained.items():
-        assign(merged, name, value)
+    merged = config_from(trained)
     merged.task = wished.task
     merged.eval = wished.eval
     merged.analyze = wished.analyze

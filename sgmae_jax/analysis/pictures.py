@@ -19,6 +19,7 @@ _NORMALISED = (
     "Reconstruction: un-normalised with the true mean and deviation of each patch, "
     "which the model does not predict. Last column: visible patches pasted over it."
 )
+_NO_PIXELS = "What is predicted of the hidden patches are features."
 # Sides of the enlarged images, in pixels, are at least this.
 _SIDE = 160
 _GAP = 10
@@ -30,7 +31,7 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 def reconstruction_sheet(
     images: UInt8[Array, "B H W C"],
     hidden: Float[Array, "B N"],
-    pred: Float[Array, "B N P"],
+    pred: Float[Array, "B N P"] | None,
     *,
     patch_size: tuple[int, int],
     mean: Sequence[float],
@@ -39,13 +40,15 @@ def reconstruction_sheet(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """A sheet with one row an example: input, masked input and two reconstructions.
 
+    Where no pixels are predicted, it ends with the masked input.
+
     Small images are enlarged pixel by pixel. The first three channels are shown as
     colours; fewer than three, the first as grey.
 
     Args:
         images: what the batch held, before normalisation.
         hidden: 1 = the encoder did not see the patch.
-        pred: what the model predicts for every patch, in its own units.
+        pred: what the model predicts for every patch, in its own units; or None.
         patch_size: height and width of a patch, in pixels.
         mean: of the pixels in [0, 1], one number a channel; as in the model.
         std: likewise.
@@ -62,18 +65,22 @@ def reconstruction_sheet(
     count, height, width, channels = shown.shape
     grid = height // patch_size[0], width // patch_size[1]
     tokens, values = grid[0] * grid[1], patch_size[0] * patch_size[1] * channels
-    shapes = np.shape(hidden), np.shape(pred)
-    if shapes != ((count, tokens), (count, tokens, values)):
+    wanted = (count, tokens), (count, tokens, values)
+    shapes = np.shape(hidden), wanted[1] if pred is None else np.shape(pred)
+    if shapes != wanted:
         raise ValueError(
             f"images {shown.shape} with patches {tuple(patch_size)} need hidden "
-            f"{(count, tokens)} and pred {(count, tokens, values)}, got "
-            f"{shapes[0]} and {shapes[1]}"
+            f"{wanted[0]} and pred {wanted[1]}, got {shapes[0]} and {shapes[1]}"
+        )
+    unseen = token_pixels(np.asarray(hidden) > 0, grid, patch_size)
+    masked = np.where(unseen, np.uint8(_HIDDEN), shown)
+    if pred is None:
+        return sheet(
+            [enlarged(shown), enlarged(masked)], _TITLES[:2], caption=_NO_PIXELS
         )
     made = predicted_pixels(
         shown, pred, patch_size=patch_size, mean=mean, std=std, norm_pix=norm_pix
     )
-    unseen = token_pixels(np.asarray(hidden) > 0, grid, patch_size)
-    masked = np.where(unseen, np.uint8(_HIDDEN), shown)
     pasted = np.where(unseen, made, shown)
     columns = [enlarged(column) for column in (shown, masked, made, pasted)]
     return sheet(columns, _TITLES, caption=_NORMALISED if norm_pix else _RAW)

@@ -9,6 +9,7 @@ from sgmae_jax.masking.bank import (
     write_bank,
 )
 from sgmae_jax.masking.block import block_mask
+from sgmae_jax.masking.boosted import boosted_mask, gumbel_softmax
 from sgmae_jax.masking.check import check_mask_fn
 from sgmae_jax.masking.exploitation import (
     Exploitation,
@@ -24,6 +25,7 @@ from sgmae_jax.masking.guided import (
 )
 from sgmae_jax.masking.keys import example_keys
 from sgmae_jax.masking.ncut import Cut, normalised_cut, normalised_cut_dense
+from sgmae_jax.masking.rectangle import rectangle_map, rectangle_maps
 from sgmae_jax.masking.relations import attention_relations, cosine_relations
 from sgmae_jax.masking.resolve import MaskError, load_mask_fn
 from sgmae_jax.masking.schedule import bucket_at, ratio_buckets
@@ -41,6 +43,7 @@ __all__ = [
     "MaskError",
     "attention_relations",
     "block_mask",
+    "boosted_mask",
     "bucket_at",
     "check_mask_fn",
     "cosine_relations",
@@ -50,6 +53,7 @@ __all__ = [
     "grid_mask",
     "guide",
     "guided_mask",
+    "gumbel_softmax",
     "hint_count",
     "informed_mask",
     "invert",
@@ -60,6 +64,8 @@ __all__ = [
     "random_mask",
     "ratio_buckets",
     "read_bank",
+    "rectangle_map",
+    "rectangle_maps",
     "resample",
     "select",
     "write_bank",

@@ -11,6 +11,10 @@ from sgmae_jax.methods.base import Stream
 METHODS = {
     "mae": "sgmae_jax.methods.mae",
     "self_guided": "sgmae_jax.methods.self_guided",
+    "rc_mae": "sgmae_jax.methods.rc_mae",
+    "dbot": "sgmae_jax.methods.dbot",
+    "cl_mae": "sgmae_jax.methods.cl_mae",
+    "automae": "sgmae_jax.methods.automae",
 }
 
 

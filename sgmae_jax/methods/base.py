@@ -30,12 +30,15 @@ class Update(NamedTuple):
         gradient: see `Gradient`; ordinary descent is `descend(owns, loss)`.
         optimizer: an optax transformation over the dict of owned sub-trees.
         every: this update acts on steps divisible by it.
+        name: in front of its metrics, "name/loss"; empty for the one whose loss is
+            the run's. Every method has exactly one of these.
     """
 
     owns: tuple[str, ...]
     gradient: Gradient
     optimizer: optax.GradientTransformation
     every: int = 1
+    name: str = ""
 
 
 class Stage(NamedTuple):
@@ -100,11 +103,12 @@ class Picture(NamedTuple):
 
     Attributes:
         hidden: 1 where a token was hidden.
-        prediction: predicted patches, in the model's target space.
+        prediction: predicted patches of pixels, in the model's target space; None
+            where it predicts something else.
     """
 
     hidden: Float[Array, "B N"]
-    prediction: Float[Array, "B N P"]
+    prediction: Float[Array, "B N P"] | None
 
 
 class Run(NamedTuple):
@@ -159,6 +163,8 @@ class Method(NamedTuple):
         stages: boundaries, in order.
         monitor: see `Monitor`.
         sweep: see `Sweep`.
+        given: () -> sub-trees of params that come from files (frozen teachers and
+            scorers); read once, when a new run begins, in place of those of `init`.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -174,6 +180,7 @@ class Method(NamedTuple):
     stages: tuple[Stage, ...] = ()
     monitor: Monitor | None = None
     sweep: Sweep | None = None
+    given: Callable[[], Params] = dict
 
 
 def descend(

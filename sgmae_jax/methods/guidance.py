@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jaxtyping import Array, Float, Int
 
 from sgmae_jax.masking import (
@@ -16,9 +17,10 @@ from sgmae_jax.masking import (
     write_bank,
 )
 from sgmae_jax.methods.base import Batch, Batches, Metrics, Params, Run
+from sgmae_jax.methods.image import whole_macs
 from sgmae_jax.models import Autoencoder
 from sgmae_jax.models.layers import layer_index
-from sgmae_jax.models.macs import encoder_macs, transformer_macs
+from sgmae_jax.models.macs import transformer_macs
 
 
 class Phase(NamedTuple):
@@ -120,11 +122,8 @@ class Guide:
         del step
         if self._part.guide != "ema":
             return params
-        keep = self._part.ema_momentum
-        average = jax.tree.map(
-            lambda old, new: keep * old + (1 - keep) * new,
-            params["guide"],
-            self._copy(params["model"]),
+        average = optax.incremental_update(
+            self._copy(params["model"]), params["guide"], 1 - self._part.ema_momentum
         )
         return {**params, "guide": average}
 
@@ -143,14 +142,7 @@ class Guide:
         tokens = encoder.tokens
         of_encoder = part.part == "encoder"
         depth = 1 + layer_index(part.layer, (encoder if of_encoder else decoder).depth)
-        macs = encoder_macs(
-            tokens=tokens,
-            kept=tokens,
-            patch_values=encoder.patch_values,
-            width=encoder.width,
-            depth=depth if of_encoder else encoder.depth,
-            mlp_ratio=encoder.mlp_ratio,
-        )
+        macs = whole_macs(self._model, depth if of_encoder else encoder.depth)
         if not of_encoder:
             macs += (tokens + 1) * encoder.width * decoder.width + transformer_macs(
                 tokens + 1,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, UInt8
 
-from sgmae_jax.config import grid_of, pair
+from sgmae_jax.config import ConfigError, grid_of, pair
 from sgmae_jax.masking import (
     Context,
     Mask,
@@ -21,12 +21,18 @@ from sgmae_jax.masking import (
 )
 from sgmae_jax.methods.base import Batch, Marks, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
-from sgmae_jax.models.macs import autoencoder_macs, train_flops
+from sgmae_jax.models.macs import decoder_macs, encoder_macs, train_flops
 from sgmae_jax.models.presets import encoder_size
+from sgmae_jax.schema import FIELDS
 
 
-def make_autoencoder(config) -> Autoencoder:
-    """The autoencoder that a config's `model` and `data` sections describe."""
+def make_autoencoder(config, *, out_values: int | None = None) -> Autoencoder:
+    """The autoencoder that a config's `model` and `data` sections describe.
+
+    Args:
+        config: of a run.
+        out_values: what the decoder predicts of a token; None: its pixels.
+    """
     part = config.model
     size = encoder_size(part.preset, part.width, part.depth, part.heads)
     patch_size = pair(part.patch_size)
@@ -51,7 +57,7 @@ def make_autoencoder(config) -> Autoencoder:
         width=part.decoder_width,
         depth=part.decoder_depth,
         heads=part.decoder_heads,
-        out_values=patch_values,
+        out_values=out_values or patch_values,
         **shared,
     )
     return Autoencoder(
@@ -62,6 +68,20 @@ def make_autoencoder(config) -> Autoencoder:
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
     )
+
+
+def check_own_masks(config) -> None:
+    """For methods that make their masks themselves: `mask.fn` must not be set.
+
+    Raises:
+        ConfigError: it is, and would have no effect.
+    """
+    default = FIELDS["mask.fn"].default
+    if config.mask.fn != default or config.mask.options.to_dict():
+        raise ConfigError(
+            f"config.mask.fn = {config.mask.fn!r}: must stay {default!r} without "
+            f"options, method {config.method.name} makes its own masks"
+        )
 
 
 class Masking:
@@ -90,6 +110,8 @@ class Masking:
         key: Array,
         step: Any,
         ratio: float,
+        *,
+        purpose: str = "mask",
     ) -> Mask:
         """Masks for a batch; features and attention are there, without gradient.
 
@@ -101,6 +123,7 @@ class Masking:
             key: root key of the run.
             step: training step.
             ratio: share hidden, static.
+            purpose: of the randomness; another gives other masks.
         """
         fixed = jax.lax.stop_gradient(params)
 
@@ -115,7 +138,7 @@ class Masking:
             features=lambda layer: look(layer).features[:, 1:],
             attention=lambda layer: look(layer).attention,
         )
-        keys = example_keys(key, batch["epoch"], batch["id"], "mask")
+        keys = example_keys(key, batch["epoch"], batch["id"], purpose)
         return self._fn(keys, context, ratio=ratio, **self._options)
 
 
@@ -140,18 +163,42 @@ def pooled_features(
     return features
 
 
-def training_flops(model: Autoencoder, ratio: Any) -> float:
-    """FLOPs of one masked training step for one image, at a (static) mask ratio."""
-    height, width = model.grid
+def forward_macs(model: Autoencoder, ratio: Any) -> int:
+    """Multiply-adds of one masked forward pass for one image, at a static ratio."""
     encoder, decoder = model.encoder, model.decoder
-    macs = autoencoder_macs(
-        tokens=height * width,
-        kept=num_keep(height * width, ratio),
+    tokens = encoder.tokens
+    kept = num_keep(tokens, ratio)
+    return encoder_macs(
+        tokens=tokens,
+        kept=kept,
         patch_values=encoder.patch_values,
         width=encoder.width,
         depth=encoder.depth,
-        decoder_width=decoder.width,
-        decoder_depth=decoder.depth,
+        mlp_ratio=encoder.mlp_ratio,
+    ) + decoder_macs(
+        tokens=tokens,
+        kept=kept,
+        patch_values=decoder.out_values,
+        encoder_width=encoder.width,
+        width=decoder.width,
+        depth=decoder.depth,
+        mlp_ratio=decoder.mlp_ratio,
+    )
+
+
+def whole_macs(model: Autoencoder, depth: int) -> int:
+    """Multiply-adds of an image's first `depth` encoder layers, nothing hidden."""
+    encoder = model.encoder
+    return encoder_macs(
+        tokens=encoder.tokens,
+        kept=encoder.tokens,
+        patch_values=encoder.patch_values,
+        width=encoder.width,
+        depth=depth,
         mlp_ratio=encoder.mlp_ratio,
     )
-    return train_flops(macs)
+
+
+def training_flops(model: Autoencoder, ratio: Any) -> float:
+    """FLOPs of one masked training step for one image, at a (static) mask ratio."""
+    return train_flops(forward_macs(model, ratio))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from sgmae_jax.masking import Mask, select
 from sgmae_jax.models.decoder import Decoder
 from sgmae_jax.models.encoder import Encoder
-from sgmae_jax.models.layers import Captured, LayerOutput
+from sgmae_jax.models.layers import Captured, LayerOutput, layer_norm
 from sgmae_jax.models.patches import patchify
 
 
@@ -142,6 +142,7 @@ class Autoencoder:
         mask: Mask,
         *,
         capture: Sequence[str] = (),
+        scales: tuple[Array | None, Array | None] = (None, None),
     ) -> Prediction:
         """The one forward of the autoencoder: gate, gather, encode, fill in, decode.
 
@@ -150,14 +151,20 @@ class Autoencoder:
             tokens: of all patches, as from `embed`.
             mask: which of them the encoder sees, and how strongly.
             capture: any of "features", "attention", of encoder and decoder.
+            scales: of the branches of encoder and decoder, f32[L,2,B] each, as
+                `drop_path_scales` makes them; None drops nothing.
         """
         gated = tokens * mask.gate[..., None].astype(tokens.dtype)
         kept = jnp.take_along_axis(gated, mask.ids_keep[..., None], axis=1)
         latent, of_encoder = self._apply_encoder(
-            params, kept, mask.keep_valid, capture=capture
+            params, kept, mask.keep_valid, capture=capture, scales=scales[0]
         )
         out, of_decoder = self.decoder.apply(
-            {"params": params["decoder"]}, latent, mask, capture=capture
+            {"params": params["decoder"]},
+            latent,
+            mask,
+            capture=capture,
+            scales=scales[1],
         )
         captured = {"encoder": of_encoder, "decoder": of_decoder}
         return Prediction(out[:, 1:], out[:, 0], latent, captured)
@@ -173,6 +180,40 @@ class Autoencoder:
         tokens = self.embed(params, images)
         z, captured = self._apply_encoder(params, tokens, capture=capture)
         return Encoded(z[:, 0], z[:, 1:], captured)
+
+    def stream(
+        self,
+        params: PyTree,
+        images: Shaped[Array, "B H W C"],
+        depth: int,
+        *,
+        normed: bool = False,
+    ) -> Float[Array, "B 1+N D"]:
+        """The encoder's residual stream of whole images after its first blocks.
+
+        Args:
+            params: as from `init`; the encoder's alone are read.
+            images: as `patches` takes them.
+            depth: blocks, from 0 (embedded patches with their positions) to all.
+            normed: apply the encoder's last norm to it.
+
+        Returns:
+            Class token first, in the compute dtype.
+
+        Raises:
+            ValueError: the encoder has fewer blocks, or depth < 0.
+        """
+        if depth < 0:
+            raise ValueError(f"depth must be >= 0, got {depth}")
+        if depth:
+            x = self.layer(params, images, depth).features
+        else:
+            x = self._apply_encoder(params, self.embed(params, images), method="begin")
+        if normed:
+            encoder = self.encoder
+            norm = layer_norm(encoder.dtype, None, encoder.norm_eps)
+            x = jnp.asarray(norm.apply({"params": params["encoder"]["norm"]}, x))
+        return x
 
     def layer(
         self,

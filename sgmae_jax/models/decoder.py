@@ -60,6 +60,7 @@ class Decoder(Transformer, kw_only=True):
         mask: Mask,
         *,
         capture: Sequence[str] = (),
+        scales: Float[Array, "L 2 B"] | None = None,
     ) -> tuple[Float[Array, "B 1+N out_values"], Captured]:
         """Predictions for the class token and all N tokens, in image order.
 
@@ -67,10 +68,12 @@ class Decoder(Transformer, kw_only=True):
             latent: the encoder's output for the kept tokens, class token first.
             mask: the one that chose them.
             capture: any of "features", "attention".
+            scales: of the blocks' branches, see `drop_path_scales`; None: all 1.
 
         Returns:
             Predictions (at least float32), and what was captured.
         """
-        x, captured = self.run_blocks(self.begin(latent, mask), None, capture)
+        start = self.begin(latent, mask)
+        x, captured = self.run_blocks(start, None, capture, scales)
         out = Linear(self.out_values, dtype=self.dtype, name="pred")(x)
         return at_least_float32(out), captured

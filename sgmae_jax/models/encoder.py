@@ -59,6 +59,7 @@ class Encoder(Transformer, kw_only=True):
         keep_valid: Bool[Array, "B K"] | None = None,
         *,
         capture: Sequence[str] = (),
+        scales: Float[Array, "L 2 B"] | None = None,
     ) -> tuple[Float[Array, "B 1+K D"], Captured]:
         """Encodes tokens behind the class token; order among them does not matter.
 
@@ -67,6 +68,7 @@ class Encoder(Transformer, kw_only=True):
             keep_valid: False = a padding slot, which changes no other token; None =
                 every slot is real.
             capture: any of "features", "attention".
+            scales: of the blocks' branches, see `drop_path_scales`; None: all 1.
 
         Returns:
             Tokens after the last norm, class token first, in the compute dtype; and
@@ -75,4 +77,4 @@ class Encoder(Transformer, kw_only=True):
         key_valid = None
         if keep_valid is not None:
             key_valid = jnp.pad(keep_valid, ((0, 0), (1, 0)), constant_values=True)
-        return self.run_blocks(self.begin(tokens), key_valid, capture)
+        return self.run_blocks(self.begin(tokens), key_valid, capture, scales)

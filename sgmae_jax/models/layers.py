@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from sgmae_jax.models.positions import sincos_table
 
@@ -49,9 +49,32 @@ class Linear(nn.Dense):
         return rows.reshape(*inputs.shape[:-1], self.features)
 
 
-def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    """LayerNorm with eps 1e-6 and statistics of at least float32."""
-    return nn.LayerNorm(1e-6, dtype=dtype, use_fast_variance=False, name=name)
+def layer_norm(dtype: DTypeLike, name: str | None, eps: float = 1e-6) -> nn.LayerNorm:
+    """LayerNorm with statistics of at least float32."""
+    return nn.LayerNorm(eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def drop_path_scales(
+    keys: Key[Array, " B"], *, depth: int, rate: float
+) -> Float[Array, "L 2 B"]:
+    """What the two branches of each block are multiplied by, example by example.
+
+    A branch is dropped (0) or kept and scaled up by the inverse of its chance; the
+    chance to be dropped rises linearly from 0 in the first block to `rate` in the last.
+
+    Args:
+        keys: one an example, so that what is dropped does not know its batch.
+        depth: number of blocks.
+        rate: in [0, 1).
+
+    Reference: Huang et al., Deep Networks with Stochastic Depth (2016); timm DropPath.
+    """
+    chances = 1 - jnp.linspace(0.0, rate, depth)[:, None]
+
+    def one(key: Array) -> Array:
+        return jax.random.bernoulli(key, chances, (depth, 2)) / chances
+
+    return jnp.moveaxis(jax.vmap(one)(keys), 0, -1)
 
 
 def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -147,9 +170,15 @@ class Block(nn.Module):
     dtype: DTypeLike
     attention: AttentionKind
     capture: tuple[str, ...]
+    norm_eps: float = 1e-6
 
     @nn.compact
-    def __call__(self, x, key_valid):
+    def __call__(self, x, key_valid, scales=None):
+        def scaled(branch, index):
+            if scales is None:
+                return branch
+            return branch * scales[index][:, None, None].astype(branch.dtype)
+
         attention = Attention(
             self.heads,
             self.dtype,
@@ -157,10 +186,11 @@ class Block(nn.Module):
             "attention" in self.capture,
             name="attn",
         )
-        mixed, maps = attention(layer_norm(self.dtype, "norm1")(x), key_valid)
-        x = x + mixed
+        normed = layer_norm(self.dtype, "norm1", self.norm_eps)(x)
+        mixed, maps = attention(normed, key_valid)
+        x = x + scaled(mixed, 0)
         mlp = Mlp(self.hidden, self.dtype, name="mlp")
-        x = x + mlp(layer_norm(self.dtype, "norm2")(x))
+        x = x + scaled(mlp(layer_norm(self.dtype, "norm2", self.norm_eps)(x)), 1)
         captured = {"features": x, "attention": maps}
         return x, {name: captured[name] for name in self.capture}
 
@@ -185,6 +215,7 @@ class Transformer(nn.Module, kw_only=True):
             loop. Never changes the parameters.
         remat: what the backward pass recomputes: "none", "dots" (all but the dense
             layers' products) or "full" (whole blocks).
+        norm_eps: of every norm.
     """
 
     grid: tuple[int, int]
@@ -197,6 +228,7 @@ class Transformer(nn.Module, kw_only=True):
     attention: AttentionKind = "matmul"
     unroll: int = 1
     remat: str = "none"
+    norm_eps: float = 1e-6
 
     def __post_init__(self):
         for field, allowed in (
@@ -243,8 +275,15 @@ class Transformer(nn.Module, kw_only=True):
         x: Float[Array, "B T D"],
         key_valid: Bool[Array, "B T"] | None,
         capture: Sequence[str],
+        scales: Float[Array, "L 2 B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Captured]:
         """All blocks and the last norm; called inside a compact method.
+
+        Args:
+            x: what the first block takes.
+            key_valid: False = nobody attends to this token; None = everybody may.
+            capture: any of "features", "attention".
+            scales: as `drop_path_scales` makes them; None drops nothing.
 
         Returns:
             Normalised tokens, and what `capture` names: "features" [L, B, T, D] (the
@@ -268,7 +307,7 @@ class Transformer(nn.Module, kw_only=True):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, nn.broadcast if scales is None else 0),
             length=self.depth,
             unroll=unroll,
         )(
@@ -277,10 +316,11 @@ class Transformer(nn.Module, kw_only=True):
             self.dtype,
             self.attention,
             tuple(capture),
+            self.norm_eps,
             name="blocks",
         )
-        x, captured = stack(x, key_valid)
-        return layer_norm(self.dtype, "norm")(x), captured
+        x, captured = stack(x, key_valid, scales)
+        return layer_norm(self.dtype, "norm", self.norm_eps)(x), captured
 
     def run_to_layer(
         self, blocks: PyTree, x: Float[Array, "B T D"], layer: int
@@ -304,7 +344,13 @@ class Transformer(nn.Module, kw_only=True):
         def block(*capture: str) -> Block:
             # Detached from this module: applied to parameters it is handed.
             return Block(
-                self.heads, hidden, self.dtype, self.attention, capture, parent=None
+                self.heads,
+                hidden,
+                self.dtype,
+                self.attention,
+                capture,
+                self.norm_eps,
+                parent=None,
             )
 
         def step(x, params):

@@ -70,50 +70,6 @@ def decoder_macs(
     return embed + blocks + (tokens + 1) * width * patch_values
 
 
-def autoencoder_macs(
-    *,
-    tokens: int,
-    kept: int,
-    patch_values: int,
-    width: int,
-    depth: int,
-    decoder_width: int,
-    decoder_depth: int,
-    mlp_ratio: float = 4.0,
-) -> int:
-    """MAC of a masked autoencoder's forward pass for one image.
-
-    Args:
-        tokens: N.
-        kept: K, the patches the encoder sees.
-        patch_values: numbers in a patch.
-        width: encoder width.
-        depth: encoder blocks.
-        decoder_width: decoder width.
-        decoder_depth: decoder blocks.
-        mlp_ratio: of both.
-
-    Returns:
-        Multiply-adds.
-    """
-    return encoder_macs(
-        tokens=tokens,
-        kept=kept,
-        patch_values=patch_values,
-        width=width,
-        depth=depth,
-        mlp_ratio=mlp_ratio,
-    ) + decoder_macs(
-        tokens=tokens,
-        kept=kept,
-        patch_values=patch_values,
-        encoder_width=width,
-        width=decoder_width,
-        depth=decoder_depth,
-        mlp_ratio=mlp_ratio,
-    )
-
-
 def train_flops(macs: int) -> int:
     """FLOP of a training step from the MAC of its forward pass.
 

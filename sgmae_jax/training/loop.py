@@ -35,7 +35,12 @@ from sgmae_jax.training.mesh import (
 from sgmae_jax.training.progress import Progress
 from sgmae_jax.training.scores import Scorer, score_table
 from sgmae_jax.training.show import draw
-from sgmae_jax.training.state import TrainState, enter_stage, init_state
+from sgmae_jax.training.state import (
+    TrainState,
+    enter_stage,
+    init_state,
+    with_given,
+)
 from sgmae_jax.training.step import make_step
 from sgmae_jax.training.watch import Watch
 from sgmae_jax.training.workdir import public_config, write_json
@@ -100,7 +105,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     examples = 0  # place in the order of examples
     marks: Marks = {}
     if restored is None:
-        state = make_state(key)
+        state = with_given(method, make_state(key), shardings)
     else:
         _, tree, meta = restored
         state, examples = TrainState(**tree), meta["examples"]

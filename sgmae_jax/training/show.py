@@ -21,17 +21,12 @@ def draw(config, method: Method, picture: Picture, batch: Batch) -> np.ndarray:
         picture: what the method shows of the batch.
         batch: the images it was made from.
     """
-    images, hidden, prediction = jax.device_get(
-        (
-            batch["image"][:_ROWS],
-            picture.hidden[:_ROWS],
-            picture.prediction[:_ROWS],
-        )
-    )
+    whole = {"images": batch["image"], **picture._asdict()}
+    first = jax.device_get(jax.tree.map(lambda rows: rows[:_ROWS], whole))
     return reconstruction_sheet(
-        images,
-        hidden,
-        prediction,
+        first["images"],
+        first["hidden"],
+        first["prediction"],
         patch_size=pair(config.model.patch_size),
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),

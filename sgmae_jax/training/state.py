@@ -41,6 +41,13 @@ def init_state(method: Method, key: Key[Array, ""]) -> TrainState:
     )
 
 
+def with_given(method: Method, state: TrainState, shardings: TrainState) -> TrainState:
+    """The state before step 0, with what the method takes from files in its place."""
+    given = method.given()
+    placed = jax.device_put(given, {name: shardings.params[name] for name in given})
+    return state._replace(params={**state.params, **placed})
+
+
 def enter_stage(method: Method, stage: Stage, state: TrainState) -> TrainState:
     """Crosses a stage boundary: new params, new optimizer states."""
     key = jax.random.wrap_key_data(state.key)

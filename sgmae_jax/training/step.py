@@ -28,9 +28,15 @@ def make_step(
 
     Returns:
         A pure function; `phase` must be static. Metrics hold, for each update, its
-        own metrics, "grad_norm" and "lr", and "skipped" (1 if the step was void).
-        Several updates have theirs prefixed with the names of what they own.
+        own metrics, "grad_norm" and "lr" (behind its name, if it has one), and
+        "skipped" (1 if the step was void).
+
+    Raises:
+        ValueError: not exactly one update is without a name, or two share one.
     """
+    names = [update.name for update in method.updates]
+    if names.count("") != 1 or len(set(names)) < len(names):
+        raise ValueError(f"updates must have names but for one, each its own: {names}")
 
     def step_fn(state: TrainState, batches: Batches, phase: Hashable):
         key = jax.random.wrap_key_data(state.key)
@@ -53,7 +59,7 @@ def make_step(
                 return params, opt, own, good
 
             params, opt, own, good = _every(update.every, move, state.step, params, opt)
-            prefix = "" if len(method.updates) == 1 else "+".join(update.owns) + "/"
+            prefix = update.name and f"{update.name}/"
             metrics |= {prefix + name: value for name, value in own.items()}
             opts.append(opt)
             finite &= good

@@ -18,6 +18,12 @@ def positions(theirs, name, gradients, grid) -> str:
     return "sincos" if fixed and name not in gradients else "learned"
 
 
+def out_values(theirs) -> int:
+    """What the authors' decoder predicts of a token: pixels, or features."""
+    name = "decoder_pred.bias"
+    return theirs[name if name in theirs else "decoder_predp.bias"].size
+
+
 def load(theirs, gradients, images, heads, decoder_heads=None):
     """Encoder or whole autoencoder for a fixture's parameters.
 
@@ -62,7 +68,7 @@ def load(theirs, gradients, images, heads, decoder_heads=None):
             "heads": decoder_heads,
             "mlp_ratio": theirs["decoder_blocks.0.mlp.fc1.bias"].size / decoder_width,
             "positions": kinds["decoder_pos_embed"],
-            "out_values": theirs["decoder_pred.bias"].size,
+            "out_values": out_values(theirs),
         }
     model = Autoencoder(
         encoder=encoder,

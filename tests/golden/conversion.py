@@ -36,6 +36,9 @@ REST = {
     "decoder_norm.bias": ("decoder", "norm", "bias"),
     "decoder_pred.weight": ("decoder", "pred", "kernel"),
     "decoder_pred.bias": ("decoder", "pred", "bias"),
+    # dBOT predicts features.
+    "decoder_predp.weight": ("decoder", "pred", "kernel"),
+    "decoder_predp.bias": ("decoder", "pred", "bias"),
 }
 STACKS = {"blocks": "encoder", "decoder_blocks": "decoder"}
 

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 from sgmae_jax import methods
-from sgmae_jax.config import default_config
+from sgmae_jax.config import default_config, flatten
 from sgmae_jax.methods.base import Run
 from sgmae_jax.training.state import init_state
 from sgmae_jax.training.step import make_step
+from sgmae_jax.weights.export import export_encoder
 
 KEY = jax.random.key(5)
 EXAMPLES = 64
@@ -61,3 +62,19 @@ def start(method):
 def stepper(method):
     """The compiled training step."""
     return jax.jit(make_step(method), static_argnums=2)
+
+
+def first_stage(folder, **changes):
+    """An exported, untrained MAE encoder, for methods that need an earlier one."""
+    config = tiny_config(**changes)
+    method = build(config)
+    params = jax.jit(method.init)(jax.random.key(9))
+    card = {
+        "method": "mae",
+        "config": flatten(config),
+        "data_fingerprint": "",
+        "step": 0,
+        "scores": {},
+    }
+    export_encoder(jax.device_get(method.encoder(params)), card, folder)
+    return str(folder)

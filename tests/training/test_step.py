@@ -62,7 +62,8 @@ def test_a_non_finite_step_is_void(bad):
 
 def test_a_non_finite_update_voids_the_others_too():
     method = toy(
-        quadratic("a", 1.0, optax.sgd(0.1)), quadratic("b", jnp.nan, optax.sgd(0.1))
+        quadratic("a", 1.0, optax.sgd(0.1)),
+        quadratic("b", jnp.nan, optax.sgd(0.1), name="other"),
     )
     state, metrics = jitted(method)(init_state(method, KEY), rows(1.0), ())
     assert int(metrics["skipped"]) == 1
@@ -83,7 +84,7 @@ def test_accumulation_equals_one_large_batch(parts):
 def test_updates_see_each_other_and_keep_their_periods():
     method = toy(
         quadratic("fast", 1.0, optax.sgd(0.1)),
-        quadratic("slow", 1.0, optax.sgd(0.1), every=3),
+        quadratic("slow", 1.0, optax.sgd(0.1), every=3, name="slow"),
     )
     step, state = jitted(method), init_state(method, KEY)
     moved = []
@@ -91,8 +92,18 @@ def test_updates_see_each_other_and_keep_their_periods():
         before = kernel(state, "slow")
         state, metrics = step(state, rows(0.0), ())
         moved.append(not np.array_equal(before, kernel(state, "slow")))
-        assert {"fast/loss", "slow/loss", "skipped"} <= metrics.keys()
+        assert {"loss", "slow/loss", "slow/lr", "skipped"} <= metrics.keys()
     assert moved == [True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("names", [("", ""), ("a", "b"), ("", "a", "a")])
+def test_one_update_is_without_a_name_and_all_differ(names):
+    updates = [
+        quadratic(f"net{i}", 1.0, optax.sgd(0.1), name=name)
+        for i, name in enumerate(names)
+    ]
+    with pytest.raises(ValueError, match="must have names but for one"):
+        make_step(toy(*updates))
 
 
 def test_a_stage_resets_optimizers_and_is_repeatable():

@@ -7,7 +7,7 @@ import optax
 from sgmae_jax.methods.base import Method, Update, descend
 
 
-def quadratic(owns, target, optimizer, every=1):
+def quadratic(owns, target, optimizer, every=1, name=""):
     """An update that pulls `params[owns]` towards `target` plus the batch's mean."""
 
     def loss(params, batches, key, step, phase):
@@ -15,7 +15,7 @@ def quadratic(owns, target, optimizer, every=1):
         pull = target + batches["train"]["x"].mean()
         return jnp.sum((params[owns]["kernel"] - pull) ** 2), {}
 
-    return Update((owns,), descend((owns,), loss), optimizer, every)
+    return Update((owns,), descend((owns,), loss), optimizer, every, name)
 
 
 def toy(*updates, init=None, **fields):
