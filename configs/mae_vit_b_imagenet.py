@@ -4,7 +4,7 @@
         --config.data.path=imagenet --workdir runs/mae_vit_b
 
 Paper (1600 epochs): 83.6 % fine-tuned, 67.8 % linear probe. 58.7 GFLOP an image:
-about 53 hours for 800 epochs on one H200 at 40 % utilisation, if the input keeps up.
+about 43 hours for 800 epochs on one H200 at 40 % utilisation, if the input keeps up.
 """
 
 from sgmae_jax.config import default_config
