@@ -59,14 +59,24 @@ def start(method):
     return jax.jit(functools.partial(init_state, method))(KEY)
 
 
+def gradients(method, update, state, batch, step, phase):
+    """(gradients, metrics) of one of a method's updates, compiled."""
+    key = jax.random.wrap_key_data(state.key)
+    prepared = jax.jit(method.prepare, static_argnums=4)(
+        state.params, {"train": batch}, key, step, phase
+    )[1]
+    act = jax.jit(method.updates[update].gradient, static_argnums=4)
+    return act(state.params, prepared, key, step, phase)
+
+
 def stepper(method):
     """The compiled training step."""
     return jax.jit(make_step(method), static_argnums=2)
 
 
-def first_stage(folder, **changes):
+def first_stage(folder, config=None, **changes):
     """An exported, untrained MAE encoder, for methods that need an earlier one."""
-    config = tiny_config(**changes)
+    config = config or tiny_config(**changes)
     method = build(config)
     params = jax.jit(method.init)(jax.random.key(9))
     card = {
