@@ -1,5 +1,6 @@
 """Bad configs are one line each, good ones resolve, every shipped one is valid."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -226,9 +227,15 @@ def test_no_device_is_touched_by_validation():
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_shipped_config_is_valid_by_path_and_by_name(file):
-    by_path = load_config(str(file), [("data.path", "somewhere")])
-    by_name = load_config(file.stem, [("data.path", "somewhere")])
+def test_every_shipped_config_is_valid_by_path_and_by_name(file, tmp_path):
+    behind = ""
+    if file.stem.startswith("automae_"):  # the first stage; its sizes are read
+        (tmp_path / "checkpoints").mkdir()
+        first = load_config(file.stem.removeprefix("auto"), [("data.path", "x")])
+        (tmp_path / "config.json").write_text(json.dumps(flatten(first)))
+        behind = f":{tmp_path}"
+    by_path = load_config(f"{file}{behind}", [("data.path", "somewhere")])
+    by_name = load_config(f"{file.stem}{behind}", [("data.path", "somewhere")])
     assert flatten(by_path) == flatten(by_name)
     text = file.read_text()
     assert "python -m sgmae_jax.main" in text, "its docstring starts with its command"

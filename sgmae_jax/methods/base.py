@@ -50,10 +50,12 @@ class Stage(NamedTuple):
         begin: first step of the stage, at least 1.
         enter: (params, key) -> params of the same structure; pure, so that a run
             resumed exactly at the boundary does the same again.
+        keep_moments: Adam's moments, with their count, are the exception and stay.
     """
 
     begin: int
     enter: Callable[[Params, Key[Array, ""]], Params]
+    keep_moments: bool = False
 
 
 class Stream(NamedTuple):

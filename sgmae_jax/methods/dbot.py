@@ -53,7 +53,7 @@ FIELDS = {
     "beta": Field(2.0, number(0, low_open=True), "where the loss becomes linear"),
     "cls_weight": Field(1.0, number(0), "of the class token, beside a hidden patch"),
     "drop_path": Field(0.0, number(0, 1, high_open=True), "of the student, both parts"),
-    # "released" leaves the bias of the patch projection as it was, as their code does.
+    # "released": the bias of the patch projection and AdamW's moments stay.
     "renew": Field("all", choice("all", "released"), "what begins anew in a stage"),
 }
 
@@ -113,8 +113,6 @@ def build(config, run: Run) -> Method:
         """The student's encoder becomes the teacher; a new student begins."""
         old, new = params["model"], model.init(key)
         if part.renew == "released":
-            # Deviation: their AdamW moments survive too; ours begin anew, which makes
-            # no difference once the warm-up is over.
             projection = {
                 **new["encoder"]["patch_embed"],
                 "bias": old["encoder"]["patch_embed"]["bias"],
@@ -189,7 +187,10 @@ def build(config, run: Run) -> Method:
         flops=flops,
         picture=picture,
         phase=phase,
-        stages=tuple(Stage(begin, promote) for begin in begins),
+        stages=tuple(
+            Stage(begin, promote, keep_moments=part.renew == "released")
+            for begin in begins
+        ),
         given=given,
     )
 

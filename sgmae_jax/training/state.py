@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Int, Key, UInt32
 
 from sgmae_jax.methods.base import Method, Params, Stage
@@ -52,7 +53,19 @@ def enter_stage(method: Method, stage: Stage, state: TrainState) -> TrainState:
     """Crosses a stage boundary: new params, new optimizer states."""
     key = jax.random.wrap_key_data(state.key)
     params = stage.enter(state.params, jax.random.fold_in(key, stage.begin))
-    return state._replace(params=params, opt=_init_optimizers(method, params))
+    opt = _init_optimizers(method, params)
+    if stage.keep_moments:
+
+        def is_adam(node: Any) -> bool:
+            return isinstance(node, optax.ScaleByAdamState)
+
+        opt = jax.tree.map(
+            lambda new, old: old if is_adam(new) else new,
+            opt,
+            state.opt,
+            is_leaf=is_adam,
+        )
+    return state._replace(params=params, opt=opt)
 
 
 def _init_optimizers(method: Method, params: Params) -> tuple[Any, ...]:

@@ -2,11 +2,14 @@
 
 import json
 import random
+import shutil
 import signal
 import time
 
 import pytest
+from etils import epath
 
+from sgmae_jax.checkpointing.reading import check_step
 from tests import tiny
 
 STEPS = 40
@@ -118,6 +121,67 @@ CASES = [
         marks=pytest.mark.slow,
     ),
 ]
+
+
+# Each method's own state: a teacher and its momentum; two stages; two optimizers that
+# take turns; a discriminator, its power iteration and a frozen scorer.
+METHODS = {
+    "rc_mae": {"method__momentum": 0.9},
+    "dbot": {"method__teacher_depths": "(0,None)", "method__drop_path": 0.1},
+    "cl_mae": {"method__masker_depth": 1, "method__masker_heads": 2},
+    "automae": {"method__temperature_end": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "sig"),
+    [
+        (1, signal.SIGKILL),
+        pytest.param(3, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(3, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
+    changes = {"method__name": name, **METHODS[name]}
+    if name == "automae":
+        changes["method__scorer"] = scorer(tmp_path / "scorer")
+    expected = whole(tmp_path, 40, **changes)
+    assert len(expected) == 40
+    torn = tmp_path / "torn"
+    assert interrupted(torn, number, random.Random(3), sig, 40, **changes) == number
+    assert tiny.losses(torn) == expected
+    assert arrays(torn, 40) == arrays(tmp_path / "whole", 40)
+
+
+@pytest.mark.parametrize(
+    "step", [20, *(pytest.param(near, marks=pytest.mark.slow) for near in (18, 22))]
+)
+def test_a_stage_boundary_is_crossed_once(step, tmp_path):
+    """A run whose newest checkpoint is of the boundary, or just beside it, goes on."""
+    changes = {"method__name": "dbot", "checkpoint__keep_period": 2}
+    expected = whole(tmp_path, 40, **changes)
+    before = arrays(tmp_path / "whole", 40)
+    for folder in (tmp_path / "whole" / "checkpoints").iterdir():
+        if int(folder.name) > step:
+            shutil.rmtree(folder)
+    code, output = tiny.run(tmp_path / "whole", steps=40, eval__limit=1, **changes)
+    assert code == 0 and f"resuming at step {step}" in output
+    assert tiny.losses(tmp_path / "whole") == expected
+    assert arrays(tmp_path / "whole", 40) == before
+
+
+def scorer(folder):
+    """A finished tiny run of MAE."""
+    code, output = tiny.run(folder, steps=2, eval__limit=1)
+    assert code == 0, output
+    return folder
+
+
+def arrays(workdir, step):
+    """Fingerprint of every array of a checkpoint: parameters, moments, vectors."""
+    folder = epath.Path(workdir / "checkpoints" / str(step))
+    return check_step(folder, step).arrays
 
 
 @pytest.mark.parametrize(("sig", "changes"), CASES, ids=str)

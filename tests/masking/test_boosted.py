@@ -44,7 +44,7 @@ def test_without_boost_only_the_noise_decides():
 
 
 def test_the_gate_is_one_and_hands_on_the_gradient():
-    """d loss / d sample_i = boost * <d loss / d z_i, z_i> where i is visible, else 0."""
+    """boost * <d loss / d z_i, z_i> where token i is visible, else 0."""
     sample, noise = draw(3, tokens=12)
     z = jax.random.normal(KEY, (3, 12, 5))
     weight = jax.random.normal(jax.random.key(8), (3, 4, 5))

@@ -8,7 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from sgmae_jax.config import default_config
 from sgmae_jax.methods.base import Stage
+from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.training.state import enter_stage, init_state
 from sgmae_jax.training.step import make_step
 from tests.training.toys import KEY, one_network, quadratic, rows, toy
@@ -121,6 +123,34 @@ def test_a_stage_resets_optimizers_and_is_repeatable():
     fresh = init_state(method, KEY).opt
     jax.tree.map(np.testing.assert_array_equal, entered.opt, fresh)
     jax.tree.map(np.testing.assert_array_equal, entered.params, again.params)
+
+
+def test_a_stage_may_keep_the_moments_but_not_the_schedule():
+    optim = default_config().optim
+    optim.clip_norm = 1.0
+    optimizer = make_adamw(optim, batch_size=256, steps_per_epoch=5, total_steps=10)
+    stage = Stage(2, lambda params, key: params, keep_moments=True)
+    method = toy(quadratic("model", 1.0, optimizer), stages=(stage,))
+    step, state = jitted(method), init_state(method, KEY)
+    rates = []
+    for number in range(4):
+        if number == 2:
+            before = state.opt
+            state = enter_stage(method, stage, state)
+            for name in ("mu", "nu"):
+                kept, old = (optax.tree.get(opt, name) for opt in (state.opt, before))
+                jax.tree.map(np.testing.assert_array_equal, kept, old)
+        state, metrics = step(state, rows(0.0), ())
+        rates.append(float(metrics["lr"]))
+    assert rates[:2] == rates[2:] and rates[0] > rates[1]
+    adam = [
+        node
+        for node in jax.tree.leaves(
+            state.opt, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)
+        )
+        if isinstance(node, optax.ScaleByAdamState)
+    ]
+    assert [int(node.count) for node in adam] == [4]
 
 
 def test_one_compilation_a_phase():
