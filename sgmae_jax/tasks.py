@@ -107,7 +107,7 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
         config,
         method,
         Final(step, params, meta.get("marks", {})),
-        lambda: jax.jit(method.init)(_init_key(config)),
+        lambda: {**jax.jit(method.init)(_init_key(config)), **method.given()},
         open_config_source(config, config.eval.split, in_memory=False),
         log=console.say,
     )

@@ -5,13 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sgmae_jax.analysis import study
+from sgmae_jax.analysis import pictures, study
 from sgmae_jax.analysis.series import Final, read_series, study_run
 from sgmae_jax.config import ConfigError, load_config
 from sgmae_jax.data import Synthetic
 from sgmae_jax.main import main
 from sgmae_jax.tasks import series_of_run
+from tests.analysis.sheets import cut
 from tests.tiny import arguments
 from tests.training.toys import KEY, toy
 
@@ -62,11 +64,26 @@ def test_it_leaves_numbers_plots_and_a_page(analyzed):
     record = json.loads((folder / "analysis.json").read_text())
     assert record["method"] == "mae" and record["images"] == 6
     assert record["mask_ratio"] == 0.75 and record["grid"] == [4, 4]
-    pictures = {path.name for path in folder.glob("pictures_*.png")}
-    assert pictures == {f"pictures_{step:08d}.png" for step in (0, 4, 10, 12)}
-    assert len(list(folder.glob("*.png"))) == 13 + 4
+    names = {path.name for path in folder.glob("pictures_*.png")}
+    assert names == {f"pictures_{step:08d}.png" for step in (0, 4, 10, 12)}
+    assert len(list(folder.glob("*.png"))) == 13 + 4 + 1
     page = (folder / "index.html").read_text()
-    assert page.count("<img ") == 17 and str(workdir) not in page
+    assert "<h2>Masks over training</h2>" in page
+    assert page.count("<img ") == 18 and str(workdir) not in page
+
+
+def test_its_own_masks_are_drawn_over_training(analyzed):
+    """Those of a plain MAE are random, so they never change."""
+    folder = analyzed[0] / "analysis"
+    titles = ("image", 0, 4, 10, 12)
+    drawn = np.asarray(Image.open(folder / "masks.png"))
+    columns = cut(drawn, titles, SMALL["pictures"])
+    bare = columns["image"]
+    hidden = (columns[0] == pictures._HIDDEN).all(-1)
+    assert hidden.mean() == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_array_equal(columns[0][~hidden], bare[~hidden])
+    for step in titles[2:]:
+        np.testing.assert_array_equal(columns[step], columns[0])
 
 
 def test_the_series_goes_from_untrained_to_the_last(analyzed):
@@ -104,16 +121,15 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run, tmp_path, capsys):
     shutil.copytree(run, harmed)
     victim = harmed / "checkpoints" / "8" / "state" / "manifest.ocdbt"
     victim.write_bytes(victim.read_bytes()[:-1])
-    assert analyze(harmed, harmed) == 0
+    assert analyze(harmed, harmed, analyze__pictures=0) == 0
     said = capsys.readouterr().out
     assert "checkpoint 8: file state/manifest.ocdbt" in said and "passed over" in said
     assert list(read_series(harmed)) == [0, 4, 10, 12]
     assert (harmed / "checkpoints" / "8").is_dir()
+    assert not (harmed / "analysis" / "masks.png").exists()
 
 
 def test_unlabelled_images_without_objects(tmp_path):
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     folder = tmp_path / "images"
     for index in range(20):

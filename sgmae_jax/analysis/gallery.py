@@ -14,8 +14,10 @@ from jaxtyping import Float, Int, UInt8
 
 from sgmae_jax import __version__
 from sgmae_jax.analysis.charts import percent, short
+from sgmae_jax.analysis.masks import mask_sheet
 from sgmae_jax.analysis.pictures import (
     enlarged,
+    greyed,
     predicted_pixels,
     save_png,
     sheet,
@@ -45,7 +47,6 @@ _CAPTION = (
 )
 _OBJECT, _REST = np.array([230, 159, 0]), np.array([0, 114, 178])
 _FRAME = (213, 94, 0)
-_HIDDEN = 128
 _PLOTS = ".plots{display:flex;flex-wrap:wrap;gap:0 .8rem;align-items:flex-start}"
 
 
@@ -91,8 +92,8 @@ def partition_sheet(
             _heat(shown.relation, model),
             tinted,
             _heat(shown.relevance, model),
-            np.where(guided, np.uint8(_HIDDEN), images),
-            np.where(hinted, np.uint8(_HIDDEN), images),
+            greyed(images, guided),
+            greyed(images, hinted),
             np.where(hinted, made, images),
         )
     ]
@@ -160,6 +161,7 @@ def write_gallery(series: Series, folder: str | os.PathLike) -> Path:
     body = (
         _facts(record, series.samples)
         + _section("Pictures", content)
+        + _section("Masks over training", _masks(series, folder))
         + _section("Numbers", _table(record))
         + _section("Over training", f'<div class="plots">{plots}</div>')
     )
@@ -176,6 +178,25 @@ def write_gallery(series: Series, folder: str | os.PathLike) -> Path:
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, path)
     return path
+
+
+def _masks(series: Series, folder: Path) -> str:
+    """Draws the method's own masks, if it has any to show."""
+    path = folder / "masks.png"
+    path.unlink(missing_ok=True)  # of an earlier analysis
+    if not series.masks:
+        return ""
+    count = len(next(iter(series.masks.values())))
+    drawn = mask_sheet(
+        series.samples.images[:count],
+        series.masks,
+        grid=series.model.grid,
+        patch_size=series.model.patch_size,
+    )
+    save_png(path, drawn)
+    steps = ", ".join(map(str, series.masks))
+    words = f"{count} images, and under the method's own masks at steps {steps}"
+    return f"<figure>{_image(path, words)}</figure>"
 
 
 def _facts(record: Mapping[str, Any], samples: Samples) -> str:

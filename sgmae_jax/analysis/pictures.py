@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Shaped, UInt8
 
 from sgmae_jax.models import normalise_patches, patchify, unpatchify
 
@@ -73,7 +73,7 @@ def reconstruction_sheet(
             f"{wanted[0]} and pred {wanted[1]}, got {shapes[0]} and {shapes[1]}"
         )
     unseen = token_pixels(np.asarray(hidden) > 0, grid, patch_size)
-    masked = np.where(unseen, np.uint8(_HIDDEN), shown)
+    masked = greyed(shown, unseen)
     if pred is None:
         return sheet(
             [enlarged(shown), enlarged(masked)], _TITLES[:2], caption=_NO_PIXELS
@@ -120,6 +120,13 @@ def token_pixels(
     """A value a token as a value a pixel."""
     maps = np.asarray(tokens).reshape(-1, *grid)
     return maps.repeat(patch_size[0], 1).repeat(patch_size[1], 2)[..., None]
+
+
+def greyed(
+    images: UInt8[np.ndarray, "B H W C"], hidden: Bool[np.ndarray, "B H W 1"]
+) -> UInt8[np.ndarray, "B H W C"]:
+    """The images with grey where pixels are hidden."""
+    return np.where(hidden, np.uint8(_HIDDEN), images)
 
 
 def save_png(path: str | os.PathLike, picture: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
+from sgmae_jax.analysis.masks import own_masks
 from sgmae_jax.analysis.metrics import frequencies
 from sgmae_jax.analysis.samples import Samples, load_samples
 from sgmae_jax.analysis.study import Options, Shown, Study
@@ -32,6 +33,8 @@ class Series(NamedTuple):
     Attributes:
         record: what analysis.json holds: facts, and metrics by step.
         shown: what pictures are made of, for a few of the steps.
+        masks: 1 where the method itself hides a token of the images drawn, for the
+            same steps; empty where it cannot be shown.
         samples: the images.
         study: which measured them.
         model: whose parameters were measured.
@@ -39,6 +42,7 @@ class Series(NamedTuple):
 
     record: dict[str, Any]
     shown: dict[int, Shown]
+    masks: dict[int, Float[np.ndarray, "P N"]]
     samples: Samples
     study: Study
     model: Autoencoder
@@ -118,13 +122,19 @@ def study_run(
     found: dict[int, dict[str, Any]] = {}
     shown: dict[int, Shown] = {}
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    last = jax.device_put(final.params["model"], device)
+    newest = jax.device_put(final.params, device)
+    hide = own_masks(
+        method, samples.images[: part.pictures], seed=config.seed, marks=final.marks
+    )
+    masks: dict[int, np.ndarray] = {}
     others = restore_series(directory, shapes, set(chosen) - {final.step}, log=log)
     for step, params in itertools.chain(
-        [(0, untrained())], others, [(final.step, {"model": last})]
+        [(0, untrained())], others, [(final.step, newest)]
     ):
         log(f"analyzing step {step}")
-        found[step], shown[step] = study.measure(params["model"], last)
+        found[step], shown[step] = study.measure(params["model"], newest["model"])
+        if hide:
+            masks[step] = hide(params, step)
 
     drawn = picture_steps(list(found), lambda step: method.phase(step, final.marks))
     record = {
@@ -140,7 +150,14 @@ def study_run(
         "frequencies": frequencies(model.grid).tolist(),
         "steps": {str(step): numbers for step, numbers in found.items()},
     }
-    return Series(record, {step: shown[step] for step in drawn}, samples, study, model)
+    return Series(
+        record,
+        {step: shown[step] for step in drawn},
+        {step: masks[step] for step in drawn if step in masks},
+        samples,
+        study,
+        model,
+    )
 
 
 _ASKED = ("part", "layer", "relation", "side", "hint_ratio", "temperature")

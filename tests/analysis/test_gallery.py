@@ -14,6 +14,7 @@ from sgmae_jax.analysis.series import Series
 from sgmae_jax.analysis.study import Options, Shown
 from sgmae_jax.models import patchify
 from tests.analysis.records import make_record
+from tests.analysis.sheets import cut, reduced
 from tests.models.tiny import autoencoder
 
 COUNT = 2
@@ -46,21 +47,8 @@ def scene(model):
 def columns_of(model, images, shown, marked=(5, 10)):
     """The columns of a sheet, cut out and reduced to the images' size."""
     drawn = partition_sheet(model, images, np.array(marked), shown, norm_pix=False)
-    factor = 160 // 8
-    width = (drawn.shape[1] - pictures._GAP) // len(TITLES)
-    top = pictures._TEXT + 2 * pictures._GAP
-    found = {}
-    for index, title in enumerate(TITLES):
-        left = pictures._GAP + index * width + (width - pictures._GAP - 160) // 2
-        rows = [
-            drawn[y : y + 160, left : left + 160]
-            for y in (top + row * (160 + pictures._GAP) for row in range(len(images)))
-        ]
-        found[title] = np.stack(rows)
-    return found, {
-        name: x[:, factor // 2 :: factor, factor // 2 :: factor]
-        for name, x in found.items()
-    }
+    found = cut(drawn, TITLES, len(images))
+    return found, {name: reduced(column, 8) for name, column in found.items()}
 
 
 def test_every_column_shows_its_subject(model, scene):
@@ -118,7 +106,15 @@ def series(model, scene):
     )
     samples = Samples(images, ids, shown.object)
     drawn = {0: shown, 20: shown}
-    return Series(make_record(), drawn, samples, study, model)  # type: ignore[arg-type]
+    masks = {step: shown.guided for step in drawn}
+    return Series(
+        make_record(),
+        drawn,
+        masks,
+        samples,
+        study,  # type: ignore[arg-type]
+        model,
+    )
 
 
 def test_the_page_stands_alone(series, tmp_path):
@@ -128,6 +124,8 @@ def test_the_page_stands_alone(series, tmp_path):
     assert page.name == "index.html"
     names = {path.name for path in tmp_path.glob("pictures_*.png")}
     assert names == {"pictures_00000000.png", "pictures_00000020.png"}
+    assert (tmp_path / "masks.png").exists()
+    assert "<h2>Masks over training</h2><figure><img" in text
     assert "<script" not in text and "http" not in text and str(tmp_path) not in text
     images = re.findall(r"<img [^>]+>", text)
     assert len(images) == len(list(tmp_path.glob("*.png")))
@@ -156,5 +154,8 @@ def test_names_are_escaped_and_gaps_are_dashes(series, tmp_path):
 
 def test_without_pictures_there_are_still_numbers(series, tmp_path):
     empty = jax.tree.map(lambda x: x[:0], series.shown)
-    text = write_gallery(series._replace(shown=empty), tmp_path).read_text()
+    (tmp_path / "masks.png").write_bytes(b"of an earlier analysis")
+    series = series._replace(shown=empty, masks={})
+    text = write_gallery(series, tmp_path).read_text()
+    assert not (tmp_path / "masks.png").exists() and "<h2>Masks" not in text
     assert "<h2>Pictures" not in text and "<h2>Numbers" in text
