@@ -10,31 +10,13 @@ H200 at 40 % utilisation. For ViT-L and ViT-H the authors' first teacher has no 
 `--config.method.teacher_depths="(0, None)"`.
 """
 
-from sgmae_jax.config import default_config
+from sgmae_jax.config import shipped
 
 
 def get_config():
-    config = default_config("dbot")
+    config = shipped("mae_vit_b_imagenet", "dbot")
     config.epochs = 1600
-    config.data.source = "folder"
-    config.data.path = "imagenet"
-    config.data.image_size = 224
-    config.data.batch_size = 4096
-    config.model.preset = "vit_b"
-    config.model.patch_size = 16
-    config.model.decoder_width = 512
-    config.model.decoder_depth = 8
-    config.model.decoder_heads = 16
-    config.model.dtype = "bfloat16"
-    config.optim.base_lr = 1.5e-4
-    config.optim.warmup_epochs = 40
-    config.optim.weight_decay = 0.05
     config.method.stages = 2
     config.method.drop_path = 0.2
     config.optim.clip_norm = 3.0
-    config.checkpoint.every = 1000
-    config.log.every = 50
-    config.log.pictures = 5000
-    config.eval.every = 5000
-    config.eval.split = "val"
     return config

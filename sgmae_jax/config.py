@@ -116,9 +116,19 @@ def find_config(name: str) -> pathlib.Path:
         return shipped[path.stem]
     known = ", ".join(sorted(shipped))
     raise ConfigError(
-        f"--config {name}: no such file, nor a shipped config{_near(name, shipped)}; "
+        f"--config {name}: no such file, nor a shipped config{near(name, shipped)}; "
         f"shipped: {known}"
     )
+
+
+def shipped(name: str, method: str) -> ml_collections.ConfigDict:
+    """A shipped config for another method, whose own fields have their defaults.
+
+    Args:
+        name: of a shipped config.
+        method: a name in `sgmae_jax.methods.METHODS`.
+    """
+    return _with_method(_run_config_file(find_config(name), None), method)
 
 
 def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()):
@@ -157,14 +167,16 @@ def validate(config: ml_collections.ConfigDict) -> None:
     fields = {**FIELDS, **_method_fields(config.method.name)}
     for key in values:
         if key not in fields:
-            raise ConfigError(f"config.{key}: no such field{_near(key, fields)}")
+            raise ConfigError(f"config.{key}: no such field{near(key, fields)}")
     for key, field in fields.items():
         if key not in values:
             raise ConfigError(f"config.{key}: missing; must be {field.rule(object())}")
         words = field.rule(values[key])
         if words:
             raise ConfigError(f"config.{key} = {values[key]!r}: must be {words}")
-    _check_together(config)
+    from sgmae_jax.agreement import check_agreement
+
+    check_agreement(config)
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -197,123 +209,13 @@ def grid_of(config: ml_collections.ConfigDict) -> tuple[int, int]:
     return height // patch_height, width // patch_width
 
 
-def _check_together(config: ml_collections.ConfigDict) -> None:
-    """Rules that need more than one field."""
-
-    def need(good: bool, message: str) -> None:
-        if not good:
-            raise ConfigError(message)
-
-    from sgmae_jax.models.presets import PRESETS, encoder_size
-
-    if config.task != "pretrain":
-        return  # model, method and mask come from the checkpoint
-    need(
-        (config.steps is None) != (config.epochs is None),
-        f"config.steps = {config.steps}, config.epochs = {config.epochs}: "
-        "set exactly one of the two",
-    )
-    need(
-        config.data.source is not None,
-        "config.data.source = None: must be named to train",
-    )
-    preset = config.model.preset
-    need(
-        not preset or preset in PRESETS,
-        f"config.model.preset = {preset!r}: must be empty or one of "
-        f"{', '.join(PRESETS)}{_near(preset, PRESETS)}",
-    )
-    for part in ("width", "depth", "heads"):
-        need(
-            bool(preset) or config.model[part] is not None,
-            f"config.model.{part} = None: must be set when model.preset is empty",
-        )
-    for axis, side, patch in zip(
-        ("height", "width"),
-        pair(config.data.image_size),
-        pair(config.model.patch_size),
-        strict=True,
-    ):
-        need(
-            side % patch == 0,
-            f"config.data.image_size = {config.data.image_size}: its {axis} must be a "
-            f"multiple of model.patch_size = {config.model.patch_size}",
-        )
-    size = encoder_size(
-        preset, config.model.width, config.model.depth, config.model.heads
-    )
-    decoder = config.model.decoder_width, config.model.decoder_heads
-    for key, heads_key, (total, parts) in (
-        ("model.width", "model.heads", (size.width, size.heads)),
-        ("model.decoder_width", "model.decoder_heads", decoder),
-    ):
-        need(
-            total % parts == 0,
-            f"config.{key} = {total}: must be a multiple of {heads_key} = {parts}",
-        )
-        # Two axes of sines and cosines share the width.
-        need(total % 4 == 0, f"config.{key} = {total}: must be a multiple of 4")
-    grid = grid_of(config)
-    tokens = grid[0] * grid[1]
-    for key in ("ratio", "ratio_end"):
-        ratio = config.mask[key]
-        kept = tokens if ratio is None else int(tokens * (1 - ratio))
-        need(
-            ratio is None or 1 <= kept < tokens,
-            f"config.mask.{key} = {ratio}: must keep and hide at least one of the "
-            f"{grid[0]}x{grid[1]} = {tokens} tokens, and keeps {kept}",
-        )
-    for key in ("mean", "std"):
-        need(
-            len(config.data[key]) == config.data.channels,
-            f"config.data.{key} has {len(config.data[key])} values: must be one a "
-            f"channel, data.channels = {config.data.channels}",
-        )
-    need(
-        config.data.batch_size % config.optim.accumulate == 0,
-        f"config.data.batch_size = {config.data.batch_size}: must be a multiple of "
-        f"optim.accumulate = {config.optim.accumulate}",
-    )
-    need(
-        config.data.source != "folder" or bool(config.data.path),
-        "config.data.path = '': must name the folder, zip or tar of data.source",
-    )
-    need(
-        not (config.model.attention == "cudnn" and config.model.dtype == "float32"),
-        "config.model.attention = 'cudnn': must go with model.dtype = 'bfloat16'",
-    )
-    peak = config.optim.base_lr * config.data.batch_size / 256
-    need(
-        config.optim.min_lr <= peak,
-        f"config.optim.min_lr = {config.optim.min_lr:g}: must be at most the peak, "
-        f"base_lr * batch_size / 256 = {peak:g}",
-    )
-    if config.epochs is not None:
-        need(
-            config.optim.warmup_epochs < config.epochs,
-            f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "
-            f"less than epochs = {config.epochs}",
-        )
-    from sgmae_jax import methods
-
-    check_method = getattr(methods.load(config.method.name), "check", None)
-    if check_method is not None:
-        check_method(config)
-    from sgmae_jax.masking import MaskError, load_mask_fn
-
-    try:
-        load_mask_fn(config.mask.fn)
-    except MaskError as error:
-        raise ConfigError(f"config.mask.fn = {config.mask.fn!r}: {error}") from None
-
-
 def _method_fields(method: str) -> dict[str, Field]:
     from sgmae_jax import methods
 
     if method not in methods.METHODS:
         raise ConfigError(
             f"config.method.name = {method!r}: must be one of "
-            f"{', '.join(methods.METHODS)}{_near(method, methods.METHODS)}"
+            f"{', '.join(methods.METHODS)}{near(method, methods.METHODS)}"
         )
     fields = methods.load(method).FIELDS
     return {f"method.{key}": field for key, field in fields.items()}
@@ -338,14 +240,14 @@ def assign(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
     node: Any = config
     for section in sections:
         if not isinstance(node, ml_collections.ConfigDict) or section not in node:
-            raise ConfigError(f"config.{key}: no such field{_near(key, FIELDS)}")
+            raise ConfigError(f"config.{key}: no such field{near(key, FIELDS)}")
         node = node[section]
     is_open = ".".join(sections) in OPEN_SECTIONS
     if not isinstance(node, ml_collections.ConfigDict) or (
         last not in node and not is_open
     ):
         known = flatten(config)
-        raise ConfigError(f"config.{key}: no such field{_near(key, known)}")
+        raise ConfigError(f"config.{key}: no such field{near(key, known)}")
     if isinstance(node[last] if last in node else None, ml_collections.ConfigDict):
         if key not in OPEN_SECTIONS:
             raise ConfigError(f"config.{key} = {value!r}: is a section, not a field")
@@ -394,11 +296,11 @@ def _run_config_file(path: pathlib.Path, argument: str | None):
     return config
 
 
-def _near(name: str, known: Any) -> str:
+def near(name: str, known: Any) -> str:
     """The closest known name in words, or nothing."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, 1, 0.5)
-    if not near:  # a field may be right but for its section
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    if not close:  # a field may be right but for its section
         last = name.rsplit(".", 1)[-1]
-        near = [one for one in names if one.rsplit(".", 1)[-1] == last]
-    return f"; did you mean {near[0]}?" if near else ""
+        close = [one for one in names if one.rsplit(".", 1)[-1] == last]
+    return f"; did you mean {close[0]}?" if close else ""

@@ -15,6 +15,7 @@ RANKS = {
     "masking": 0,
     "schema": 1,
     "config": 2,
+    "agreement": 3,
     "models": 3,
     "bilevel": 3,
     "optimizer": 3,

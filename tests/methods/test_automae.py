@@ -60,7 +60,7 @@ def test_who_moves_in_a_step(method, state):
     assert {"entropy", "keep_ratio", "discriminator/real", "discriminator/fake"} <= set(
         metrics
     )
-    np.testing.assert_allclose(metrics["keep_ratio"], 0.25)
+    np.testing.assert_allclose(metrics["keep_ratio"], 0.25, rtol=1e-6)
     for name in ("discriminator/lr", "lr"):
         assert float(metrics[name]) > 0
 
@@ -167,7 +167,8 @@ def test_the_generator_has_the_authors_size():
 def test_losses_in_closed_form():
     np.testing.assert_allclose(least_squares(jnp.array([0.0, 2.0]), 1.0), 1.0)
     even, one = jnp.full((1, 8), 1 / 8), jnp.eye(8)[:1]
-    np.testing.assert_allclose(entropy(jnp.concatenate([even, one])), [np.log(8), 0.0])
+    rows = jnp.concatenate([even, one])
+    np.testing.assert_allclose(entropy(rows), [np.log(8), 0.0], rtol=1e-6)
     assert jnp.isfinite(jax.grad(lambda m: entropy(m).sum())(even)).all()
 
 
