@@ -48,7 +48,7 @@ def step_flops(config: str, data: pathlib.Path) -> float:
     """FLOPs of a step for one image, the mean over a run."""
     loaded = load_config(config, [("data.path", str(data))])
     length = 1000
-    run = Run(EPOCH, length, IMAGES)
+    run = Run(EPOCH, length, IMAGES, methods.frozen_networks(loaded))
     method = methods.load(loaded.method.name).build(loaded, run)
     costs = [method.flops(method.phase(step, {})) for step in range(length)]
     return sum(costs) / length

@@ -59,7 +59,8 @@ def random_batch(sizes: Sizes, batch: int) -> dict[str, np.ndarray]:
 
 def build(config) -> Method:
     """The configured method."""
-    return methods.load(config.method.name).build(config, Run(1000, 1000, EXAMPLES))
+    run = Run(1000, 1000, EXAMPLES, methods.frozen_networks(config))
+    return methods.load(config.method.name).build(config, run)
 
 
 class Trainer:

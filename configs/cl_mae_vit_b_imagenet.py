@@ -4,10 +4,10 @@
         --config.data.path=imagenet --workdir runs/cl_mae_vit_b
 
 200 epochs and raw pixels are the code's defaults; the paper's numbers of epochs and
-GPUs, and its tables, were not found. The rate is MAE's: the code's default of 1e-3, which
-stands in MAE's code too, is none that MAE's recipe uses. Reported by others: 2.9 points
-more kNN accuracy than MAE. 209 GFLOP an image, 3.56 times MAE: about 38 hours on one
-H200 at 40 % utilisation.
+GPUs, and its tables, were not found. The rate is MAE's: the code's default of 1e-3
+stands in MAE's code too, and MAE's recipe does not use it. Reported by others: 2.9
+points more kNN accuracy than MAE. 209 GFLOP an image, 3.56 times MAE: about 38 hours
+on one H200 at 40 % utilisation.
 """
 
 from sgmae_jax.config import shipped

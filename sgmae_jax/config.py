@@ -42,7 +42,7 @@ def default_config(method: str = "mae") -> ml_collections.ConfigDict:
         ConfigError: there is no method of that name.
     """
     config = ml_collections.ConfigDict(type_safe=False)
-    for key, field in {**FIELDS, **_method_fields(method)}.items():
+    for key, field in fields_of(method).items():
         *sections, last = key.split(".")
         node = config
         for section in sections:
@@ -164,7 +164,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ConfigError: the first thing that is wrong.
     """
     values = flatten(config)
-    fields = {**FIELDS, **_method_fields(config.method.name)}
+    fields = fields_of(config.method.name)
     for key in values:
         if key not in fields:
             raise ConfigError(f"config.{key}: no such field{near(key, fields)}")
@@ -209,7 +209,12 @@ def grid_of(config: ml_collections.ConfigDict) -> tuple[int, int]:
     return height // patch_height, width // patch_width
 
 
-def _method_fields(method: str) -> dict[str, Field]:
+def fields_of(method: str) -> dict[str, Field]:
+    """All fields of a config for a method, its own included.
+
+    Raises:
+        ConfigError: there is no method of that name.
+    """
     from sgmae_jax import methods
 
     if method not in methods.METHODS:
@@ -217,8 +222,8 @@ def _method_fields(method: str) -> dict[str, Field]:
             f"config.method.name = {method!r}: must be one of "
             f"{', '.join(methods.METHODS)}{near(method, methods.METHODS)}"
         )
-    fields = methods.load(method).FIELDS
-    return {f"method.{key}": field for key, field in fields.items()}
+    own = methods.load(method).FIELDS
+    return {**FIELDS, **{f"method.{key}": field for key, field in own.items()}}
 
 
 def _with_method(old: ml_collections.ConfigDict, method: str):

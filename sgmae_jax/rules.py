@@ -89,6 +89,11 @@ def text(value: Any) -> str | None:
     return None if isinstance(value, str) else "a string"
 
 
+def path(value: Any) -> str | None:
+    """A file or directory; what is above its last part stays out of what is shared."""
+    return text(value) and "a path, as a string"
+
+
 def name(value: Any) -> str | None:
     """A string with something in it."""
     return None if isinstance(value, str) and value else "a non-empty string"

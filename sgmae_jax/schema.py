@@ -20,7 +20,7 @@ FIELDS: dict[str, Field] = {
     "data.source": Field(
         "synthetic", rules.optional(rules.source), "synthetic, folder, tfds:<name>"
     ),
-    "data.path": Field("", rules.text, "folder or archive; TFDS data directory"),
+    "data.path": Field("", rules.path, "folder or archive; TFDS data directory"),
     "data.split": Field("train", rules.split, "what to train on"),
     "data.image_size": Field(32, rules.size, "pixels; an integer or (height, width)"),
     "data.channels": Field(3, rules.choice(1, 3, 4), "images are converted to these"),
@@ -98,7 +98,7 @@ FIELDS: dict[str, Field] = {
     "checkpoint.allow_data_change": Field(
         False, rules.boolean, "go on with another data set or batch size"
     ),
-    "checkpoint.path": Field("", rules.text, "run to evaluate, export, analyze"),
+    "checkpoint.path": Field("", rules.path, "run to evaluate, export, analyze"),
     "log.every": Field(20, rules.integer(1), "steps"),
     "log.pictures": Field(0, rules.integer(0), "steps between pictures; 0: at the end"),
     "log.tensorboard": Field(True, rules.boolean, "write TensorBoard events"),

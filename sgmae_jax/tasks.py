@@ -102,12 +102,13 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
         raise ConfigError("config.task = 'analyze': must run in a single process")
     folder = pathlib.Path(config.checkpoint.path or workdir) / "checkpoints"
     step, config, method, params, meta = restore_run(config, workdir, console)
+    frozen = {name: params[name] for name in meta["run"].get("frozen", {})}
     return study_run(
         folder,
         config,
         method,
         Final(step, params, meta.get("marks", {})),
-        lambda: {**jax.jit(method.init)(_init_key(config)), **method.given()},
+        lambda: {**jax.jit(method.init)(_init_key(config)), **frozen},
         open_config_source(config, config.eval.split, in_memory=False),
         log=console.say,
     )

@@ -2,14 +2,19 @@
 
 import json
 import pathlib
+import shutil
 import stat
 
+import jax
 import numpy as np
 import pytest
 
 from sgmae_jax import config as config_lib
-from sgmae_jax.config import load_config
+from sgmae_jax.config import config_of_run, load_config
 from sgmae_jax.main import main
+from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
+from sgmae_jax.tasks import restore_run
+from sgmae_jax.training.console import Console
 from tests.methods.cases import first_stage
 from tests.tiny import arguments, losses
 
@@ -44,6 +49,36 @@ def test_the_report_is_self_contained(finished):
     assert "<img" in text and 'src="data:image/png;base64,' in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert str(finished.parent) not in text
+
+
+def test_a_run_is_a_frozen_encoder_for_another(finished):
+    config = config_of_run("evaluate", str(finished))
+    _, trained, method, params, _ = restore_run(config, finished, Console())
+    trained.checkpoint.path = str(finished)
+    model = frozen_model(frozen_config(trained, "checkpoint.path"))
+    found = read_frozen(trained, "checkpoint.path", model)
+    jax.tree.map(np.testing.assert_array_equal, found, method.encoder(params))
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    assert model.encode({"encoder": found}, images).cls.shape == (2, 24)
+
+
+def test_what_a_run_was_given_is_kept_with_it(finished, tmp_path, capsys):
+    """The folder of the first stage may go, and its place is nobody's business."""
+    first, run = tmp_path / "secret" / "first", tmp_path / "run"
+    shutil.copytree(finished, first)
+    given = {"method__name": "automae", "method__scorer": first, "steps": 2}
+    assert main(arguments(run, **given)) == 0
+    shutil.rmtree(first)
+    saved = json.loads((run / "config.json").read_text())
+    assert saved["method.scorer"] == "first"
+    for task in ("evaluate", "export", "analyze"):
+        words = ["--config", f"{task}:{run}", "--workdir", str(tmp_path / task)]
+        small = ["analyze.images=2", "analyze.layer=-1", "eval.limit=20"]
+        words += [f"--config.{field}" for field in [*small, "eval.fit_limit=40"]]
+        assert main(words) == 0
+    assert (tmp_path / "analyze" / "analysis" / "masks.png").is_file()
+    assert main(arguments(run, **given | {"steps": 4})) == 2
+    assert "method.scorer" in capsys.readouterr().err
 
 
 def test_the_run_directory_is_not_world_readable(finished):

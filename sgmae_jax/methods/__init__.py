@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from sgmae_jax.methods.base import Stream
 
@@ -32,3 +33,15 @@ def streams(config) -> Mapping[str, Stream]:
     if hasattr(module, "streams"):
         return module.streams(config)
     return {"train": Stream()}
+
+
+def frozen_networks(config) -> dict[str, dict[str, Any]]:
+    """What the frozen networks are like that a config names, by sub-tree of params.
+
+    A method that takes any defines `frozen(config)` in its file.
+
+    Raises:
+        ConfigError: one is not there or does not fit.
+    """
+    module = load(config.method.name)
+    return module.frozen(config) if hasattr(module, "frozen") else {}

@@ -20,7 +20,7 @@ from sgmae_jax.config import ConfigError, grid_of
 from sgmae_jax.masking import boosted_mask, example_keys, gumbel_softmax, num_keep
 from sgmae_jax.masking import rectangle_maps as rectangles
 from sgmae_jax.methods.base import Method, Picture, Run, Update, descend
-from sgmae_jax.methods.frozen import open_frozen
+from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
 from sgmae_jax.methods.image import (
     Masking,
     check_own_masks,
@@ -39,7 +39,7 @@ FIELDS = {
     "norm_pix": Field(
         True, boolean, "predict each patch's pixels by its own mean and deviation"
     ),
-    "scorer": Field("", rules.text, "the first stage: a run or an exported encoder"),
+    "scorer": Field("", rules.path, "the first stage: a run or an exported encoder"),
     "generator_channels": Field(
         None, optional(integer(1)), "hidden; None: half of the scorer's heads"
     ),
@@ -83,7 +83,12 @@ def check(config) -> None:
             "config.method.scorer = '': must name the first stage, a run directory "
             "with checkpoints (of MAE, say) or an exported encoder"
         )
-    open_frozen(config, "method.scorer", part.scorer)
+    frozen(config)
+
+
+def frozen(config):
+    """The first stage."""
+    return {"scorer": frozen_config(config, "method.scorer")}
 
 
 def build(config, run: Run) -> Method:
@@ -91,8 +96,8 @@ def build(config, run: Run) -> Method:
     model = make_autoencoder(config)
     ratio_at = Masking(config, run).ratio_at
     part, tokens = config.method, model.encoder.tokens
-    scorer = open_frozen(config, "method.scorer", part.scorer)
-    heads = scorer.model.encoder.heads
+    scorer = frozen_model(run.frozen["scorer"])
+    heads = scorer.encoder.heads
     generator = MaskGenerator(model.grid, part.generator_channels or max(heads // 2, 1))
     discriminator = MaskDiscriminator(model.grid)
 
@@ -105,17 +110,17 @@ def build(config, run: Run) -> Method:
             "generator": generator.init(second, attention)["params"],
             "discriminator": kernels,
             "spectral": vectors,
-            "scorer": {"encoder": scorer.model.init(fourth)["encoder"]},
+            "scorer": {"encoder": scorer.init(fourth)["encoder"]},
         }
 
     def given():
-        return {"scorer": {"encoder": scorer.read()}}
+        return {"scorer": {"encoder": read_frozen(config, "method.scorer", scorer)}}
 
     def prepare(params, batches, key, step, phase):
         """Adds "attention" f32[B,H,N]: from the scorer's class token, last layer."""
         del key, step, phase
         batch = batches["train"]
-        last = scorer.model.layer(params["scorer"], batch["image"], -1)
+        last = scorer.layer(params["scorer"], batch["image"], -1)
         attention = last.attention[:, :, 0, 1:]
         if part.attention_scale == "tokens":
             attention = attention * tokens
@@ -222,8 +227,7 @@ def build(config, run: Run) -> Method:
         encoder=lambda params: params["model"]["encoder"],
         # Generator and discriminator are below 0.1 % and not counted.
         flops=lambda ratio: (
-            training_flops(model, ratio)
-            + 2 * whole_macs(scorer.model, scorer.model.encoder.depth)
+            training_flops(model, ratio) + 2 * whole_macs(scorer, scorer.encoder.depth)
         ),
         picture=picture,
         norm_pix=part.norm_pix,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -120,11 +121,14 @@ class Run(NamedTuple):
         steps_per_epoch: of the stream "train".
         total_steps: length of the run.
         examples: in the stream "train"; ids are below it.
+        frozen: what the frozen networks are like that the run was given, by sub-tree;
+            see methods/frozen.py.
     """
 
     steps_per_epoch: int
     total_steps: int
     examples: int = 0
+    frozen: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 def _keep(params: Params, step: Int[Array, ""]) -> Params:

@@ -20,7 +20,7 @@ from sgmae_jax import rules
 from sgmae_jax.config import ConfigError
 from sgmae_jax.masking import example_keys
 from sgmae_jax.methods.base import Method, Picture, Run, Stage, Update, descend
-from sgmae_jax.methods.frozen import open_frozen
+from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
 from sgmae_jax.methods.image import (
     Masking,
     make_autoencoder,
@@ -31,7 +31,7 @@ from sgmae_jax.methods.image import (
 from sgmae_jax.models import normalise_patches
 from sgmae_jax.models.layers import at_least_float32, drop_path_scales
 from sgmae_jax.optimizer import make_adamw
-from sgmae_jax.rules import Field, boolean, choice, integer, number, text
+from sgmae_jax.rules import Field, boolean, choice, integer, number
 
 
 def depths(value: Any) -> str | None:
@@ -46,7 +46,7 @@ def depths(value: Any) -> str | None:
 FIELDS = {
     "name": Field("dbot", rules.name, "this method"),
     "stages": Field(2, integer(1), "of equal length; the schedule restarts in each"),
-    "teacher": Field("", text, "a run or an exported encoder; empty: random"),
+    "teacher": Field("", rules.path, "a run or an exported encoder; empty: random"),
     "teacher_depths": Field(None, depths, "of the teacher's blocks, stage by stage"),
     "final_norm": Field(False, boolean, "targets after the teacher's last norm"),
     "norm_target": Field(True, boolean, "standardise the features of each token"),
@@ -77,18 +77,24 @@ def check(config) -> None:
             f"config.method.teacher_depths = {part.teacher_depths}: must have one "
             f"entry a stage, method.stages = {part.stages}"
         )
-    if part.teacher:
-        open_frozen(config, "method.teacher", part.teacher)
+    frozen(config)
+
+
+def frozen(config):
+    """The first teacher, where one is named."""
+    if not config.method.teacher:
+        return {}
+    return {"teacher": frozen_config(config, "method.teacher")}
 
 
 def build(config, run: Run) -> Method:
     """The method as a config describes it, for a run of known length."""
     part = config.method
     masking = Masking(config, run)
-    frozen = None
-    if part.teacher:
-        frozen = open_frozen(config, "method.teacher", part.teacher)
-    of_teacher = frozen.model if frozen else make_autoencoder(config)
+    is_given = "teacher" in run.frozen
+    of_teacher = (
+        frozen_model(run.frozen["teacher"]) if is_given else make_autoencoder(config)
+    )
     model = make_autoencoder(config, out_values=of_teacher.encoder.width)
     _check_teacher(config, model, of_teacher)
     teacher_depths = _teacher_depths(part, model, of_teacher)
@@ -103,11 +109,14 @@ def build(config, run: Run) -> Method:
     def init(key):
         params = model.init(key)
         # Like the authors' random teacher, it is the student as it begins.
-        first = of_teacher.init(key) if frozen else params
+        first = of_teacher.init(key) if is_given else params
         return {"model": params, "teacher": {"encoder": first["encoder"]}}
 
     def given():
-        return {"teacher": {"encoder": frozen.read()}} if frozen else {}
+        if not is_given:
+            return {}
+        encoder = read_frozen(config, "method.teacher", of_teacher)
+        return {"teacher": {"encoder": encoder}}
 
     def promote(params, key):
         """The student's encoder becomes the teacher; a new student begins."""

@@ -1,69 +1,66 @@
-"""A frozen encoder from an earlier run, or from an exported folder."""
+"""Frozen encoders from earlier runs, or from exported folders.
+
+What a run must know of one for ever, its sizes, is kept with the run (`Run.frozen`);
+the folder it came from is read once, when the run begins.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
 from sgmae_jax import methods
 from sgmae_jax.checkpointing import read_meta, restore_params
-from sgmae_jax.config import ConfigError, config_from, grid_of, pair
+from sgmae_jax.config import (
+    ConfigError,
+    assign,
+    config_from,
+    default_config,
+    flatten,
+    grid_of,
+    pair,
+)
 from sgmae_jax.methods.base import Run
 from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.models import Autoencoder
 from sgmae_jax.weights.export import CARD, CorruptExport, load_encoder
 
-
-class Frozen(NamedTuple):
-    """An encoder whose parameters are on the disk.
-
-    Attributes:
-        model: its sizes; of its parameters only {"encoder": ...} are there.
-        read: () -> the encoder's parameters. Raises ConfigError if they are damaged or
-            do not fit `model`, and what the checkpoint raises.
-    """
-
-    model: Autoencoder
-    read: Callable[[], PyTree]
+# The fields of a config that make its autoencoder.
+_FIELDS = ("model.", "data.image_size", "data.channels", "data.mean", "data.std")
 
 
-def open_frozen(config, field: str, path: str) -> Frozen:
-    """The encoder that a config field names; only its sizes are read now.
+def frozen_config(config, field: str) -> dict[str, Any]:
+    """What the network that a config field names is like; no weight is read.
 
     Args:
-        config: of the run that uses it, whose patches it must see.
-        field: dotted name of the config field, for messages.
-        path: a run directory, whose newest sound checkpoint is meant, or a folder as
-            the task `export` writes it (that is what imported weights are kept in).
+        config: of the run that uses it, whose patches it must take.
+        field: dotted name of the field. Its value is a run directory, whose newest
+            sound checkpoint is meant, or a folder as the task `export` writes it (that
+            is what imported weights are kept in).
+
+    Returns:
+        The fields of its config that make its autoencoder.
 
     Raises:
         ConfigError: there is neither, or it takes other patches.
     """
-    folder = Path(path)
-    if (folder / CARD).is_file():
-        source, read = folder / CARD, _read_export
-    elif (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
-        source, read = folder / "config.json", _read_run
-    else:
-        raise ConfigError(
-            f"config.{field} = {path!r}: must be a run directory with checkpoints, or "
-            "a folder with an exported encoder"
-        )
+    path = flatten(config)[field]
+    source, _ = _find(field, path)
     try:
         flat = json.loads(source.read_text())
         flat = flat["config"] if source.name == CARD else flat
-        model = make_autoencoder(config_from(flat))
+        found = {name: flat[name] for name in flat if name.startswith(_FIELDS)}
+        model = frozen_model(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"config.{field} = {path!r}: its {source.name} does not say what its "
             f"model is: {error}"
         ) from None
-
     mine = grid_of(config), pair(config.model.patch_size), config.data.channels
     theirs = model.grid, model.patch_size, model.channels
     if mine != theirs:
@@ -71,18 +68,52 @@ def open_frozen(config, field: str, path: str) -> Frozen:
             f"config.{field} = {path!r}: must take this run's patches (grid, patch "
             f"size, channels: {mine}), takes {theirs}"
         )
+    return found
 
-    def encoder() -> PyTree:
-        try:
-            found = read(folder)
-        except CorruptExport as error:
-            raise ConfigError(f"config.{field} = {path!r}: {error}") from None
-        wanted = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
-        if wrong := _difference(found, wanted):
-            raise ConfigError(f"config.{field} = {path!r}: {wrong}")
-        return found
 
-    return Frozen(model, encoder)
+def frozen_model(fields: Mapping[str, Any]) -> Autoencoder:
+    """The autoencoder that `frozen_config` has found; its encoder alone has weights."""
+    config = default_config()
+    for name, value in fields.items():
+        assign(config, name, value)
+    return make_autoencoder(config)
+
+
+def read_frozen(config, field: str, model: Autoencoder) -> PyTree:
+    """The encoder's parameters, float32 arrays.
+
+    Args:
+        config: of the run that uses them.
+        field: see `frozen_config`.
+        model: as `frozen_model` makes it.
+
+    Raises:
+        ConfigError: they are damaged, or do not fit the model.
+        NoUsableCheckpoint: the run has no sound checkpoint.
+    """
+    path = flatten(config)[field]
+    _, read = _find(field, path)
+    try:
+        found = read(Path(path))
+    except CorruptExport as error:
+        raise ConfigError(f"config.{field} = {path!r}: {error}") from None
+    wanted = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
+    if wrong := _difference(found, wanted):
+        raise ConfigError(f"config.{field} = {path!r}: {wrong}")
+    return found
+
+
+def _find(field: str, path: str) -> tuple[Path, Callable[[Path], PyTree]]:
+    """The file that says what the network is, and how its weights are read."""
+    folder = Path(path)
+    if (folder / CARD).is_file():
+        return folder / CARD, _read_export
+    if (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
+        return folder / "config.json", _read_run
+    raise ConfigError(
+        f"config.{field} = {path!r}: must be a run directory with checkpoints, or a "
+        "folder with an exported encoder"
+    )
 
 
 def _read_export(folder: Path) -> PyTree:

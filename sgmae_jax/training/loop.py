@@ -75,7 +75,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     loaders = {name: make_loader(config, one) for name, one in sources.items()}
     steps_per_epoch = loaders["train"].steps_per_epoch
     total_steps = config.steps or config.epochs * steps_per_epoch
-    run = Run(steps_per_epoch, total_steps, examples=len(sources["train"]))
+    run = Run(
+        steps_per_epoch,
+        total_steps,
+        examples=len(sources["train"]),
+        frozen=methods.frozen_networks(config),
+    )
     if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
         raise ConfigError(
             f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 import ml_collections
 
-from sgmae_jax.config import ConfigError, flatten
+from sgmae_jax import rules
+from sgmae_jax.config import ConfigError, fields_of, flatten
 
 
 def open_workdir(path: str | pathlib.Path) -> tuple[pathlib.Path, TextIO]:
@@ -46,11 +47,12 @@ def open_workdir(path: str | pathlib.Path) -> tuple[pathlib.Path, TextIO]:
 def public_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The resolved config as flat JSON, without directories of this machine.
 
-    `data.path` keeps its last part only: a run directory may be handed on.
+    Paths keep their last part only: a run directory may be handed on.
     """
     values = json.loads(json.dumps(flatten(config)))
-    values["data.path"] = pathlib.PurePath(values["data.path"]).name
-    values["checkpoint.path"] = pathlib.PurePath(values["checkpoint.path"]).name
+    for name, field in fields_of(config.method.name).items():
+        if field.rule is rules.path:
+            values[name] = pathlib.PurePath(values[name]).name
     return values
 
 

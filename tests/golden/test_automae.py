@@ -12,7 +12,6 @@ import pytest
 
 from sgmae_jax.masking import boosted_mask, gumbel_softmax, rectangle_map
 from sgmae_jax.methods import automae
-from sgmae_jax.methods.frozen import Frozen
 from tests.golden.authors import load
 from tests.golden.conversion import to_theirs
 from tests.golden.fixtures import Fixture, assert_gradients, assert_output, files
@@ -79,9 +78,7 @@ class Theirs:
         )
         scorer, frozen = load(fixture.under("scorer/"), {}, images, meta["heads"])
         self._patch(monkeypatch)
-        monkeypatch.setattr(
-            automae, "open_frozen", lambda *_: Frozen(scorer, lambda: frozen)
-        )
+        monkeypatch.setattr(automae, "frozen_model", lambda fields: scorer)
         self.method = method_of(
             monkeypatch,
             "automae",

@@ -34,7 +34,7 @@ def tiny_config(method="mae", **changes):
 
 def build(config, steps=10):
     """The config's method for a run of ten steps an epoch."""
-    run = Run(10, steps, EXAMPLES)
+    run = Run(10, steps, EXAMPLES, methods.frozen_networks(config))
     return methods.load(config.method.name).build(config, run)
 
 
