@@ -15,7 +15,6 @@ import jax
 from jaxtyping import PyTree
 
 from sgmae_jax import methods
-from sgmae_jax.checkpointing import read_meta, restore_params
 from sgmae_jax.config import (
     ConfigError,
     assign,
@@ -121,6 +120,9 @@ def _read_export(folder: Path) -> PyTree:
 
 
 def _read_run(folder: Path) -> PyTree:
+    # Orbax is slow to import, and checking a config does not need it.
+    from sgmae_jax.checkpointing import read_meta, restore_params
+
     step, meta = read_meta(folder / "checkpoints")
     config = config_from(meta["config"])
     method = methods.load(config.method.name).build(config, Run(**meta["run"]))
