@@ -1,5 +1,6 @@
 """Eight fake CPU devices for every test; set before JAX is imported."""
 
+import contextlib
 import os
 import pathlib
 
@@ -26,3 +27,27 @@ def shared() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip("no ../shared folder with real data beside the repository")
     return folder
+
+
+@contextlib.contextmanager
+def quickly():
+    """For what is compiled more than it is run: a third less time, the same numbers.
+
+    Golden numbers, whole runs and restarts are optimised as users have them.
+    """
+    import jax
+
+    option = "jax_disable_most_optimizations"
+    before = jax.config.read(option)
+    jax.config.update(option, True)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
+
+
+@pytest.fixture
+def quick_compilation():
+    """See `quickly`."""
+    with quickly():
+        yield

@@ -175,6 +175,7 @@ def test_a_moving_ratio_trains_one_program_a_bucket(tmp_path):
     assert all(np.isfinite(list(losses(tmp_path / "run").values())))
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_takes_a_step(name, tmp_path):
     small = {
@@ -201,7 +202,8 @@ def test_every_shipped_config_takes_a_step(name, tmp_path):
         "log.tensorboard": False,
     }
     if name.startswith("automae_"):
-        first = load_config(name.removeprefix("auto"), list(small.items()))
+        typed = [(field, str(value)) for field, value in small.items()]
+        first = load_config(name.removeprefix("auto"), typed)
         name += ":" + first_stage(tmp_path / "first", first)
     words = ["--config", name, "--workdir", str(tmp_path / "run")]
     words += [f"--config.{field}={value}" for field, value in small.items()]
