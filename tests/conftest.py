@@ -13,11 +13,13 @@ os.environ["XLA_FLAGS"] = (
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
-# Many tests start the same small program in a process of its own.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax")
+# Many tests compile the same small programs, in this process or in one of their own. A
+# worker has a folder to itself: entries are not written whole, and another would read.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    REPOSITORY / ".pytest_cache" / "jax" / _WORKER
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")
