@@ -50,6 +50,10 @@ def kill_while_saving(directory, times, seed):
         # Lines before it tell of leftovers that the last kill has caused.
         while child.stdout.readline() != "ready\n":
             assert child.poll() is None
+        # On a busy machine the first save may take longer than any sleep below.
+        while not any(p.name.isdigit() for p in pathlib.Path(directory).iterdir()):
+            assert child.poll() is None
+            time.sleep(0.01)
         time.sleep(rng.uniform(0.05, 0.6))
         child.kill()
         child.wait()
