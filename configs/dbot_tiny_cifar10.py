@@ -12,5 +12,4 @@ from sgmae_jax.config import shipped
 
 
 def get_config():
-    config = shipped("mae_tiny_cifar10", "dbot")
-    return config
+    return shipped("mae_tiny_cifar10", "dbot")

@@ -23,6 +23,7 @@ from sgmae_jax.methods.base import Method, Picture, Run, Update, descend
 from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
 from sgmae_jax.methods.image import (
     Masking,
+    adamw_of,
     check_own_masks,
     make_autoencoder,
     pooled_features,
@@ -31,7 +32,6 @@ from sgmae_jax.methods.image import (
 )
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
 from sgmae_jax.models.mask_gan import SMALLEST_GRID, MaskDiscriminator, MaskGenerator
-from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, boolean, choice, integer, interval, number, optional
 
 FIELDS = {
@@ -201,16 +201,6 @@ def build(config, run: Run) -> Method:
         found = forward(params, batches["train"], key, step, ratio)
         return Picture(found[2].hidden, found[3])
 
-    def optimizer(weight_decay):
-        optim = config.optim.copy_and_resolve_references()
-        optim.weight_decay = weight_decay
-        return make_adamw(
-            optim,
-            batch_size=config.data.batch_size,
-            steps_per_epoch=run.steps_per_epoch,
-            total_steps=run.total_steps,
-        )
-
     own = ("model", "generator")
     return Method(
         init=init,
@@ -218,10 +208,10 @@ def build(config, run: Run) -> Method:
             Update(
                 ("discriminator",),
                 descend(("discriminator",), discriminator_loss),
-                optimizer(0.0),
+                adamw_of(config, run, weight_decay=0.0),
                 name="discriminator",
             ),
-            Update(own, descend(own, model_loss), optimizer(config.optim.weight_decay)),
+            Update(own, descend(own, model_loss), adamw_of(config, run)),
         ),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],

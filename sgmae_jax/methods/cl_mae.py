@@ -21,6 +21,7 @@ from sgmae_jax.masking import Mask, example_keys, num_keep, select
 from sgmae_jax.methods.base import Method, Picture, Run, Update, descend
 from sgmae_jax.methods.image import (
     Masking,
+    adamw_of,
     check_own_masks,
     forward_macs,
     make_autoencoder,
@@ -31,7 +32,6 @@ from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
 from sgmae_jax.models.curriculum_masker import CurriculumMasker
 from sgmae_jax.models.macs import transformer_macs
 from sgmae_jax.models.presets import encoder_size
-from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, boolean, choice, integer, number, optional
 
 FIELDS = {
@@ -164,22 +164,15 @@ def build(config, run: Run) -> Method:
         # derivatives of its activations only.
         return training_flops(model, ratio) + 8 * masking + 4 * forward_macs(model, 0.0)
 
-    def optimizer():
-        return make_adamw(
-            config.optim,
-            batch_size=config.data.batch_size,
-            steps_per_epoch=run.steps_per_epoch,
-            total_steps=run.total_steps,
-        )
-
+    optimizer = adamw_of(config, run)
     return Method(
         init=init,
         updates=(
-            Update(("model",), descend(("model",), model_loss), optimizer()),
+            Update(("model",), descend(("model",), model_loss), optimizer),
             Update(
                 ("masker",),
                 descend(("masker",), masker_loss),
-                optimizer(),
+                optimizer,
                 name="masker",
             ),
         ),

@@ -23,6 +23,7 @@ from sgmae_jax.methods.base import Method, Picture, Run, Stage, Update, descend
 from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
 from sgmae_jax.methods.image import (
     Masking,
+    adamw_of,
     make_autoencoder,
     pooled_features,
     training_flops,
@@ -30,7 +31,6 @@ from sgmae_jax.methods.image import (
 )
 from sgmae_jax.models import normalise_patches
 from sgmae_jax.models.layers import at_least_float32, drop_path_scales
-from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, boolean, choice, integer, number
 
 
@@ -182,12 +182,7 @@ def build(config, run: Run) -> Method:
         teacher = whole_macs(of_teacher, phase.depth)
         return training_flops(model, phase.ratio) + 2 * teacher
 
-    optimizer = make_adamw(
-        config.optim,
-        batch_size=config.data.batch_size,
-        steps_per_epoch=run.steps_per_epoch,
-        total_steps=length,
-    )
+    optimizer = adamw_of(config, run._replace(total_steps=length))
     return Method(
         init=init,
         updates=(Update(("model",), descend(("model",), loss), optimizer),),

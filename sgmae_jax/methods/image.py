@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from jaxtyping import Array, Float, UInt8
 
 from sgmae_jax.config import ConfigError, grid_of, pair
@@ -23,6 +24,7 @@ from sgmae_jax.methods.base import Batch, Marks, Run
 from sgmae_jax.models import Autoencoder, Decoder, Encoder
 from sgmae_jax.models.macs import decoder_macs, encoder_macs, train_flops
 from sgmae_jax.models.presets import encoder_size
+from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.schema import FIELDS
 
 
@@ -67,6 +69,27 @@ def make_autoencoder(config, *, out_values: int | None = None) -> Autoencoder:
         channels=config.data.channels,
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
+    )
+
+
+def adamw_of(
+    config, run: Run, *, weight_decay: float | None = None
+) -> optax.GradientTransformation:
+    """The configured optimizer, its schedule as long as the run.
+
+    Args:
+        config: its `optim` section, and the batch size that scales the rate.
+        run: epochs and length of the schedule.
+        weight_decay: instead of the config's; 0 makes it Adam.
+    """
+    optim = config.optim.copy_and_resolve_references()
+    if weight_decay is not None:
+        optim.weight_decay = weight_decay
+    return make_adamw(
+        optim,
+        batch_size=config.data.batch_size,
+        steps_per_epoch=run.steps_per_epoch,
+        total_steps=run.total_steps,
     )
 
 

@@ -10,12 +10,12 @@ from sgmae_jax import rules
 from sgmae_jax.methods.base import Method, Picture, Run, Update, descend
 from sgmae_jax.methods.image import (
     Masking,
+    adamw_of,
     make_autoencoder,
     pooled_features,
     training_flops,
 )
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
-from sgmae_jax.optimizer import make_adamw
 
 FIELDS = {
     "name": rules.Field("mae", rules.name, "this method"),
@@ -47,12 +47,7 @@ def build(config, run: Run) -> Method:
         _, mask, prediction = forward(params, batch, key, step, ratio)
         return Picture(mask.hidden, prediction.tokens)
 
-    optimizer = make_adamw(
-        config.optim,
-        batch_size=config.data.batch_size,
-        steps_per_epoch=run.steps_per_epoch,
-        total_steps=run.total_steps,
-    )
+    optimizer = adamw_of(config, run)
     return Method(
         init=lambda key: {"model": model.init(key)},
         updates=(Update(("model",), descend(("model",), loss), optimizer),),

@@ -18,13 +18,13 @@ from sgmae_jax import rules
 from sgmae_jax.methods.base import Method, Picture, Run, Update, descend
 from sgmae_jax.methods.image import (
     Masking,
+    adamw_of,
     forward_macs,
     make_autoencoder,
     pooled_features,
     training_flops,
 )
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
-from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, choice, number
 
 FIELDS = {
@@ -129,12 +129,7 @@ def build(config, run: Run) -> Method:
         _, mask, student = forward(params, batch, key, step, ratio)
         return Picture(mask.hidden, student)
 
-    optimizer = make_adamw(
-        config.optim,
-        batch_size=config.data.batch_size,
-        steps_per_epoch=run.steps_per_epoch,
-        total_steps=run.total_steps,
-    )
+    optimizer = adamw_of(config, run)
     return Method(
         init=init,
         updates=(Update(("model",), descend(("model",), loss), optimizer),),

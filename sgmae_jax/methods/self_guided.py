@@ -37,6 +37,7 @@ from sgmae_jax.methods.base import (
 from sgmae_jax.methods.guidance import Guide, Phase
 from sgmae_jax.methods.image import (
     Masking,
+    adamw_of,
     make_autoencoder,
     pooled_features,
     training_flops,
@@ -44,7 +45,6 @@ from sgmae_jax.methods.image import (
 from sgmae_jax.methods.pixels import pixel_targets, reconstruction_loss
 from sgmae_jax.models.layers import layer_index
 from sgmae_jax.models.presets import encoder_size
-from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, choice, integer, number, optional
 
 FIELDS = {
@@ -207,12 +207,7 @@ def build(config, run: Run) -> Method:
         return guide.sweeps(step, begun(marks))
 
     interval = max(round(part.monitor_epochs * run.steps_per_epoch), 1)
-    optimizer = make_adamw(
-        config.optim,
-        batch_size=config.data.batch_size,
-        steps_per_epoch=run.steps_per_epoch,
-        total_steps=run.total_steps,
-    )
+    optimizer = adamw_of(config, run)
     return Method(
         init=init,
         updates=(Update(("model",), descend(("model",), loss), optimizer),),
