@@ -17,10 +17,8 @@ Batches = Mapping[str, Batch]  # one batch a stream
 Metrics = dict[str, Float[Array, ""]]
 Marks = Mapping[str, int]  # what was decided during the run: name -> step
 # (params, batches, root key, step, phase) -> (gradients of the owned sub-trees,
-# metrics with at least "loss")
-Gradient = Callable[
-    [Params, Batches, Key[Array, ""], Int[Array, ""], Hashable], tuple[Params, Metrics]
-]
+# metrics with at least "loss"); and by keyword `states`, where an update reads any
+Gradient = Callable[..., tuple[Params, Metrics]]
 
 
 class Update(NamedTuple):
@@ -31,6 +29,8 @@ class Update(NamedTuple):
         gradient: see `Gradient`; ordinary descent is `descend(owns, loss)`.
         optimizer: an optax transformation over the dict of owned sub-trees.
         every: this update acts on steps divisible by it.
+        reads: names of the updates whose optimizer states the gradient is handed, by
+            name, in a further argument `states`.
         name: in front of its metrics, "name/loss"; empty for the one whose loss is
             the run's. Every method has exactly one of these.
     """
@@ -39,6 +39,7 @@ class Update(NamedTuple):
     gradient: Gradient
     optimizer: optax.GradientTransformation
     every: int = 1
+    reads: tuple[str, ...] = ()
     name: str = ""
 
 
@@ -65,10 +66,14 @@ class Stream(NamedTuple):
     Attributes:
         low: first share of the split's fixed permutation that belongs to it, in [0, 1).
         high: end of that share, in (0, 1].
+        labelled: its labels are used, so the data set must have classes.
+        every: a new batch comes on steps divisible by it, and stays until the next.
     """
 
     low: float = 0.0
     high: float = 1.0
+    labelled: bool = False
+    every: int = 1
 
 
 class Monitor(NamedTuple):
@@ -123,12 +128,14 @@ class Run(NamedTuple):
         examples: in the stream "train"; ids are below it.
         frozen: what the frozen networks are like that the run was given, by sub-tree;
             see methods/frozen.py.
+        classes: of the data set; 0 where it has none.
     """
 
     steps_per_epoch: int
     total_steps: int
     examples: int = 0
     frozen: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    classes: int = 0
 
 
 def _keep(params: Params, step: Int[Array, ""]) -> Params:
@@ -171,6 +178,9 @@ class Method(NamedTuple):
         sweep: see `Sweep`.
         given: () -> sub-trees of params that come from files (frozen teachers and
             scorers); read once, when a new run begins, in place of those of `init`.
+        logits: (params, images u8[B,H,W,C]) -> f32[B,classes], for a method that
+            classifies; its accuracy is scored beside its features.
+        alarms: metric -> what the console says of a window in which it was not 0.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -187,6 +197,8 @@ class Method(NamedTuple):
     monitor: Monitor | None = None
     sweep: Sweep | None = None
     given: Callable[[], Params] = dict
+    logits: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
+    alarms: Mapping[str, str] = MappingProxyType({})
 
 
 def descend(

@@ -6,7 +6,7 @@ import os
 
 import jax
 
-from sgmae_jax.config import pair
+from sgmae_jax.config import ConfigError, pair
 from sgmae_jax.data import (
     AugmentConfig,
     Batch,
@@ -31,13 +31,23 @@ def open_config_source(config, split: str, *, in_memory: bool) -> Source:
     )
 
 
-def stream_source(source: Source, stream: Stream) -> Source:
-    """The share of a source that a stream is made of, along a fixed shuffled order."""
+def stream_source(source: Source, name: str, stream: Stream) -> Source:
+    """The share of a source that a stream is made of, along a fixed shuffled order.
+
+    Raises:
+        ConfigError: the stream needs labels that the source has not.
+        DataError: the share is empty.
+    """
+    if stream.labelled and not source.classes:
+        raise ConfigError(
+            f"config.data.source: must have labels, which the batches {name!r} of this "
+            f"method need; {source.name} has no classes"
+        )
     if (stream.low, stream.high) == (0.0, 1.0):
         return source
-    first, last = (round(end * len(source)) for end in stream)
-    name = f"{source.name}[{stream.low:.0%}:{stream.high:.0%}]"
-    return slice_source(source, str(first), str(last), name=name)
+    first, last = (round(end * len(source)) for end in (stream.low, stream.high))
+    share = f"{name} [{stream.low:.0%}:{stream.high:.0%}]"
+    return slice_source(source, str(first), str(last), name=share)
 
 
 def make_loader(config, source: Source) -> Loader:

@@ -71,7 +71,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         config, config.data.split, in_memory=config.data.in_memory
     )
     streams = methods.streams(config)
-    sources = {name: stream_source(source, one) for name, one in streams.items()}
+    sources = {name: stream_source(source, name, one) for name, one in streams.items()}
     loaders = {name: make_loader(config, one) for name, one in sources.items()}
     steps_per_epoch = loaders["train"].steps_per_epoch
     total_steps = config.steps or config.epochs * steps_per_epoch
@@ -80,6 +80,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         total_steps,
         examples=len(sources["train"]),
         frozen=methods.frozen_networks(config),
+        classes=len(source.classes),
     )
     if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
         raise ConfigError(
@@ -141,7 +142,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     draw_fn = method.picture and jax.jit(method.picture, static_argnums=4)
     scorer = Scorer(config, method, mesh, console)
     first = examples // config.data.batch_size  # differs from `start` if sizes changed
-    iterators = {name: loader.iterate(first) for name, loader in loaders.items()}
+    iterators = {
+        name: loader.iterate(first // streams[name].every)
+        for name, loader in loaders.items()
+    }
+    rows: dict[str, Any] = {}
+    batches: dict[str, Any] = {}
     writer = MetricWriter(workdir, start_step=start, tensorboard=config.log.tensorboard)
     watch = Watch(config, method, mesh, sources["train"], writer, console)
     budget = SkipBudget(
@@ -201,12 +207,15 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                     if stop.requested:  # the sweep is not whole: it will begin anew
                         save(step)
                         break
-                rows = {name: next(it)[1] for name, it in iterators.items()}
-                batches = {name: put_batch(part, mesh) for name, part in rows.items()}
+                place = first + step - start
+                for name, it in iterators.items():
+                    if name not in rows or place % streams[name].every == 0:
+                        rows[name] = next(it)[1]
+                        batches[name] = put_batch(rows[name], mesh)
                 progress.profile(step)
-                state, metrics = step_fn(state, batches, phase)
+                state, metrics = step_fn(state, dict(batches), phase)
                 done = step + 1
-                progress.add(done, metrics, rows, ahead=_AHEAD)
+                progress.add(done, metrics, dict(rows), ahead=_AHEAD)
                 with progress.aside():
                     marks = watch.look(done, state, marks)
                 last = done == total_steps or stop.requested

@@ -67,15 +67,14 @@ class Progress:
         void = [bool(one["skipped"]) for one in metrics]
         good = [one for one, bad in zip(metrics, void, strict=True) if not bad]
         # In float64 and in order of steps: the same numbers whoever adds them up.
-        # Phases differ in what they measure.
-        names = dict.fromkeys(name for one in good or metrics for name in one)
-        means = {
-            name: float(
-                np.mean([np.float64(o[name]) for o in good or metrics if name in o])
-            )
-            for name in names
-            if name != "skipped"
-        }
+        # Phases differ in what they measure; an update that rested has measured NaN.
+        found: dict[str, list[np.float64]] = {}
+        for one in good or metrics:
+            for name, value in one.items():
+                if name != "skipped" and not (good and np.isnan(value)):
+                    found.setdefault(name, []).append(np.float64(value))
+        means = {name: float(np.mean(values)) for name, values in found.items()}
+        loss = means.get("loss", np.nan)
         rate, left = self._watch.lap(step)
         waited = sum(loader.wait_seconds for loader in self._loaders.values())
         share = (waited - self._waited) * rate / self._config.data.batch_size
@@ -98,11 +97,14 @@ class Progress:
         self._writer.write(step, values)
         self._console.progress(
             f"step {step}/{self._run.total_steps} · epoch {values['epoch']:.2f} · "
-            f"loss {means['loss']:.4f} · {rate:.0f} img/s · ETA {clock(left)}"
+            f"loss {loss:.4f} · {rate:.0f} img/s · ETA {clock(left)}"
             + (f" · MFU {mfu:.0%}" if mfu is not None else "")
             + (f" · {sum(void)} skipped" if any(void) else "")
             + (f" · input-bound ({share:.0%})" if share > _INPUT_BOUND else "")
         )
+        for name, text in self._method.alarms.items():
+            if means.get(name):
+                self._console.say(f"step {step}: {text} ({name} {means[name]:.3g})")
         for loader in self._loaders.values():
             for bad_image in loader.bad.names:
                 if bad_image not in self._named:

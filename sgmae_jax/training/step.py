@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable
 
 import jax
@@ -41,12 +42,17 @@ def make_step(
     def step_fn(state: TrainState, batches: Batches, phase: Hashable):
         key = jax.random.wrap_key_data(state.key)
         params, opts = dict(state.params), []
+        by_name = dict(zip(names, state.opt, strict=True))
         metrics: Metrics = {}
         finite = jnp.bool_(True)
         params, batches, noted = method.prepare(params, batches, key, state.step, phase)
         metrics |= noted
         for update, opt in zip(method.updates, state.opt, strict=True):
-            act = _accumulated(update.gradient, accumulate)
+            gradient = update.gradient
+            if update.reads:
+                states = {name: by_name[name] for name in update.reads}
+                gradient = functools.partial(gradient, states=states)
+            act = _accumulated(gradient, accumulate)
 
             def move(params, opt, act=act, update=update):
                 grads, own = act(params, batches, key, state.step, phase)
@@ -62,6 +68,7 @@ def make_step(
             prefix = update.name and f"{update.name}/"
             metrics |= {prefix + name: value for name, value in own.items()}
             opts.append(opt)
+            by_name[update.name] = opt
             finite &= good
         params = method.post_update(params, state.step + 1)
         new_params, new_opt = jax.tree.map(
@@ -79,13 +86,13 @@ def make_step(
 
 
 def _every(every: int, move: Callable, step, params, opt):
-    """Runs `move` on steps divisible by `every`; else nothing moves."""
+    """Runs `move` on steps divisible by `every`; on others metrics are NaN."""
     if every == 1:
         return move(params, opt)
     shapes = jax.eval_shape(move, params, opt)
 
     def rest(params, opt):
-        metrics = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[2])
+        metrics = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes[2])
         return params, opt, metrics, jnp.bool_(True)
 
     return jax.lax.cond(step % every == 0, move, rest, params, opt)

@@ -95,6 +95,7 @@ def test_updates_see_each_other_and_keep_their_periods():
         state, metrics = step(state, rows(0.0), ())
         moved.append(not np.array_equal(before, kernel(state, "slow")))
         assert {"loss", "slow/loss", "slow/lr", "skipped"} <= metrics.keys()
+        assert np.isnan(metrics["slow/loss"]) == (not moved[-1])
     assert moved == [True, False, False, True, False, False]
 
 
