@@ -29,18 +29,18 @@ class Update(NamedTuple):
         gradient: see `Gradient`; ordinary descent is `descend(owns, loss)`.
         optimizer: an optax transformation over the dict of owned sub-trees.
         every: this update acts on steps divisible by it.
-        reads: names of the updates whose optimizer states the gradient is handed, by
-            name, in a further argument `states`.
         name: in front of its metrics, "name/loss"; empty for the one whose loss is
             the run's. Every method has exactly one of these.
+        reads: names of the updates whose optimizer states the gradient is handed, by
+            name, in a further argument `states`.
     """
 
     owns: tuple[str, ...]
     gradient: Gradient
     optimizer: optax.GradientTransformation
     every: int = 1
-    reads: tuple[str, ...] = ()
     name: str = ""
+    reads: tuple[str, ...] = ()
 
 
 class Stage(NamedTuple):
