@@ -1,0 +1,70 @@
+"""What an optimizer's state says of the problem it works on."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from sgmae_jax.bilevel.products import Operator
+
+
+def adam_scale(state: optax.OptState, *, b2: float, eps: float = 1e-8) -> PyTree:
+    """sqrt(v) + eps, bias-corrected: what Adam divides a coordinate's step by.
+
+    Its inverse preconditions; and it is the natural damping, as AdamW rests where
+    P grad + decay * x = 0 with P = 1 / (sqrt(v) + eps), around which the response is
+    that of the Hessian plus decay / P.
+
+    Args:
+        state: of optax's adam or adamw, alone, chained or with injected parameters.
+        b2: of its second moments.
+        eps: of its denominator, > 0.
+
+    Returns:
+        A tree like the parameters; after no step at all, eps everywhere.
+
+    Raises:
+        KeyError: the state holds no second moments.
+    """
+    moments = optax.tree.get(state, "nu")
+    if moments is None:
+        raise KeyError("the optimizer's state holds no second moments (nu)")
+    counts = optax.tree.get_all_with_path(state, "count")
+    # The count that stands beside the moments; a schedule has one of its own.
+    adam = [
+        node
+        for node in jax.tree.leaves(
+            state, is_leaf=lambda n: isinstance(n, optax.ScaleByAdamState)
+        )
+        if isinstance(node, optax.ScaleByAdamState)
+    ]
+    count = adam[0].count if adam else counts[0][1]
+    correction = 1 - b2 ** jnp.maximum(count, 1)
+    return jax.tree.map(lambda v: jnp.sqrt(v / correction) + eps, moments)
+
+
+def optimizer_step(
+    optimizer: optax.GradientTransformation,
+    gradient: PyTree,
+    state: optax.OptState,
+    params: PyTree,
+) -> Operator:
+    """w -> (du/dg)' w, u the step that an optimizer makes for a gradient g.
+
+    Exact for any optimizer that can be differentiated, clipping included.
+
+    Args:
+        optimizer: of optax.
+        gradient: g, like `params`.
+        state: before the step.
+        params: before the step.
+    """
+    _, pull = jax.vjp(lambda g: optimizer.update(g, state, params)[0], gradient)
+
+    def product(vector: PyTree) -> PyTree:
+        (result,) = pull(vector)
+        return result
+
+    return product
