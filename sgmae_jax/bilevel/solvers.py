@@ -190,12 +190,12 @@ class ConjugateGradient:
             left: PyTree  # the residual
             direction: PyTree
             slope: Float[Array, ""]  # left' P left
-            count: Int[Array, ""]
+            made: Int[Array, ""]
             bent: Bool[Array, ""]  # negative curvature was met
 
         def going(now: Carry):
             far = optax.tree.norm(now.left) > self.tolerance
-            return (now.count < self.iterations) & far & ~now.bent
+            return (now.made < self.iterations) & far & ~now.bent
 
         def body(now: Carry):
             product = operator(now.direction)
@@ -208,13 +208,13 @@ class ConjugateGradient:
             steeper = improve(left)
             slope = optax.tree.vdot(left, steeper)
             direction = optax.tree.add_scale(steeper, slope / now.slope, now.direction)
-            kept = optax.tree.where(now.count == 0, now.direction, now.found)
+            kept = optax.tree.where(now.made == 0, now.direction, now.found)
             return Carry(
                 found=optax.tree.where(bent, kept, found),
                 left=optax.tree.where(bent, now.left, left),
                 direction=direction,
                 slope=slope,
-                count=now.count + 1,
+                made=now.made + 1,
                 bent=bent,
             )
 
@@ -227,7 +227,7 @@ class ConjugateGradient:
                 left=unit,
                 direction=first,
                 slope=optax.tree.vdot(unit, first),
-                count=jnp.int32(0),
+                made=jnp.int32(0),
                 bent=jnp.bool_(False),
             ),
         )
@@ -315,12 +315,13 @@ class Nystrom:
 
 def _gaussian(key: Array, count: int, like: PyTree) -> PyTree:
     """`count` random trees, stacked."""
-    leaves, tree = jax.tree.flatten(like)
+    leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
-    return tree.unflatten(
+    drawn = [
         jax.random.normal(one, (count, *leaf.shape), leaf.dtype)
         for one, leaf in zip(keys, leaves, strict=True)
-    )
+    ]
+    return jax.tree.unflatten(structure, drawn)
 
 
 def _inner(first: PyTree, second: PyTree) -> Float[Array, "k k"]:
