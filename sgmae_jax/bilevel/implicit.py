@@ -116,6 +116,7 @@ class Hypergradient(NamedTuple):
 
     Attributes:
         value: like `hyper`.
+        loss: the outer one.
         direct: what the outer loss wants of x by itself; like x.
         through: what it wants of x by way of y; like x.
         middle: the solution for y.
@@ -124,6 +125,7 @@ class Hypergradient(NamedTuple):
     """
 
     value: PyTree
+    loss: Float[Array, ""]
     direct: PyTree
     through: PyTree
     middle: Solution
@@ -174,7 +176,7 @@ def hypergradient(
         require_connected(view, x, f"what the {reader} loss sees", "the lower variable")
     seen_by_middle, pull_middle = jax.vjp(views[0], x)
     seen_by_outer, pull_outer = jax.vjp(views[1], x)
-    of_seen, of_y, of_hyper = jax.grad(outer, argnums=(0, 1, 2))(
+    loss, (of_seen, of_y, of_hyper) = jax.value_and_grad(outer, argnums=(0, 1, 2))(
         seen_by_outer, y, hyper
     )
     of_features, solved_y, state_y = implicit_vjp(
@@ -188,6 +190,7 @@ def hypergradient(
     implicit, solved_x, state_x = implicit_vjp(lower, x, hyper, wanted, states[1])
     return Hypergradient(
         value=optax.tree.add(of_hyper, implicit),
+        loss=loss,
         direct=direct,
         through=through,
         middle=solved_y,

@@ -16,6 +16,7 @@ METHODS = {
     "dbot": "sgmae_jax.methods.dbot",
     "cl_mae": "sgmae_jax.methods.cl_mae",
     "automae": "sgmae_jax.methods.automae",
+    "mlo_mae": "sgmae_jax.methods.mlo_mae",
 }
 
 

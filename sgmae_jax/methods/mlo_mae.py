@@ -1,0 +1,465 @@
+"""MLO-MAE: masks learned from the downstream task, by implicit differentiation.
+
+Three levels. The autoencoder learns to fill what the masking network hides; a head
+learns to classify what the encoder makes of whole images; the masking network learns
+to make that head right on images which neither has trained on. How its loss depends on
+its weights, through the other two levels' solutions, says the implicit function
+theorem (see `sgmae_jax.bilevel`).
+
+Reference: Guo et al., Downstream Task Guided Masking Learning in Masked Autoencoders
+Using Multi-Level Optimization (TMLR 2025); Alexiland/MLO-MAE.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from sgmae_jax import rules
+from sgmae_jax.bilevel import (
+    ConjugateGradient,
+    Hypergradient,
+    Level,
+    OneStep,
+    adam_scale,
+    gauss_newton,
+    hypergradient,
+    mixed_difference,
+    mixed_product,
+    optimizer_step,
+)
+from sgmae_jax.config import ConfigError
+from sgmae_jax.masking import num_keep, select
+from sgmae_jax.methods.base import Method, Picture, Run, Stream, Update, descend
+from sgmae_jax.methods.image import (
+    Masking,
+    adamw_of,
+    check_own_masks,
+    forward_macs,
+    make_autoencoder,
+    pooled_features,
+    training_flops,
+    whole_macs,
+)
+from sgmae_jax.methods.patch_weights import (
+    make_masker,
+    mask_metrics,
+    masker_macs,
+    patch_logits,
+    weighted_error,
+)
+from sgmae_jax.methods.pixels import pixel_targets
+from sgmae_jax.methods.solving import (
+    cosine,
+    floored,
+    make_solvers,
+    solver_forwards,
+    zero_unless,
+)
+from sgmae_jax.models.head import ClassificationHead, accuracy, cross_entropy
+from sgmae_jax.optimizer import make_adamw
+from sgmae_jax.rules import Field, boolean, choice, integer, number
+
+FIELDS = {
+    "name": Field("mlo_mae", rules.name, "this method"),
+    "norm_pix": Field(
+        True, boolean, "predict each patch's pixels by its own mean and deviation"
+    ),
+    "masker": Field("shared", choice("shared", "flat"), "flat: the authors'"),
+    "masker_hidden": Field(512, integer(1), "units of its hidden layer"),
+    "masker_rate": Field(1e-3, number(0, low_open=True), "its learning rate at start"),
+    "pool": Field("cls", choice("cls", "mean"), "what the head reads"),
+    "head_rate": Field(1e-3, number(0, low_open=True), "as AdamW; see head_step"),
+    "head_step": Field("newton", choice("newton", "adamw"), "on a batch's features"),
+    "head_dropout": Field(0.0, number(0, 1, high_open=True), "released: 0.1"),
+    "every": Field(16, integer(1), "steps between those of head and masking network"),
+    "validation": Field(
+        0.2,
+        number(0, 1, low_open=True, high_open=True),
+        "share of the training images whose labels teach the masking network",
+    ),
+    "pretrain_on_all": Field(False, boolean, "the autoencoder sees these too"),
+    "weight_norm": Field("sum", choice("sum", "count"), "of the weighted error"),
+    "token_gradient": Field(
+        False, boolean, "the autoencoder may lower its loss by the masks' weights"
+    ),
+    "paths": Field(
+        "both",
+        choice("both", "head", "direct", "random", "none"),
+        "of the hypergradient; random: a direction of noise; none: a frozen network",
+    ),
+    "solver": Field(
+        "cg",
+        choice("identity", "one_step", "neumann", "cg", "tracked", "nystrom"),
+        "of the autoencoder's linear system",
+    ),
+    "curvature": Field("gauss_newton", choice("gauss_newton", "hessian"), "in it"),
+    "iterations": Field(4, integer(1), "products in it"),
+    "rate": Field(1.0, number(0, low_open=True), "of identity, neumann and tracked"),
+    "damping": Field(0.1, number(0), "added to the curvature"),
+    "precondition": Field("none", choice("none", "adam"), "by AdamW's second moments"),
+    "head_solver": Field("cg", choice("identity", "cg"), "of the head's linear system"),
+    "head_iterations": Field(20, integer(1), "products in it"),
+    "head_damping": Field(0.1, number(0, low_open=True), "in it and in Newton steps"),
+    "product": Field("exact", choice("exact", "difference"), "difference: as released"),
+    "upper_schedule": Field(
+        "own", choice("own", "released"), "released: the cosines end half way"
+    ),
+}
+# A residual this many times the right-hand side is taken for divergence.
+_DIVERGED = 10.0
+
+
+def check(config) -> None:
+    """What the fields of this method must agree on with others.
+
+    Raises:
+        ConfigError: the first thing that is wrong.
+    """
+    check_own_masks(config)
+    part = config.method
+    uses_products = part.product == "exact" or part.solver not in (
+        "identity",
+        "one_step",
+    )
+    if config.model.attention == "cudnn" and uses_products:
+        raise ConfigError(
+            "config.model.attention = 'cudnn': must be 'matmul' or 'xla' for this "
+            "method, whose hypergradient takes forward-mode derivatives (or set "
+            "method.product = 'difference' with method.solver = 'identity')"
+        )
+    if part.solver == "nystrom" and (part.precondition != "none" or not part.damping):
+        raise ConfigError(
+            "config.method.solver = 'nystrom': must go with method.precondition = "
+            "'none' and a method.damping above 0"
+        )
+
+
+def streams(config) -> dict[str, Stream]:
+    """Disjoint shares, by example id: to train on, and to judge the masks by."""
+    part = config.method
+    last = 1 - part.validation
+    if part.paths in ("none", "random"):
+        return {"train": Stream(0.0, 1.0 if part.pretrain_on_all else last)}
+    shares = {
+        "train": Stream(0.0, last, labelled=True),
+        "validation": Stream(last, 1.0, labelled=True, every=part.every),
+    }
+    if part.pretrain_on_all:
+        # Deviation: the authors take the images in order of file.
+        shares["head"] = Stream(0.0, last, labelled=True, every=part.every)
+        shares["train"] = Stream()
+    return shares
+
+
+def build(config, run: Run) -> Method:
+    """The method as a config describes it, for a run of known length."""
+    model = make_autoencoder(config)
+    ratio_at = Masking(config, run).ratio_at
+    part, encoder = config.method, model.encoder
+    masker = make_masker(part)
+    head = ClassificationHead(max(run.classes, 1), dropout=part.head_dropout)
+    optimizer = adamw_of(config, run)
+    solver, head_solver = make_solvers(part)
+
+    def init(key):
+        first, second, third = jax.random.split(key, 3)
+        trained = model.init(first)
+        tokens = jnp.zeros((1, encoder.tokens, encoder.width))
+        params = {
+            "model": trained,
+            "masker": masker.init(second, tokens)["params"],
+            "head": head.init(third, jnp.zeros((1, encoder.width)))["params"],
+        }
+        if part.solver == "tracked":
+            params["adjoint"] = solver.init(trained)
+        return params
+
+    def logits_of(masking, theta, images):
+        """How willingly each patch is hidden, f32[B,N]."""
+        return patch_logits(model, masker, masking, theta, images, part.token_gradient)
+
+    def features(theta, images):
+        encoded = model.encode(theta, images)
+        found = encoded.cls if part.pool == "cls" else encoded.patches.mean(1)
+        return found.astype(jnp.float32)
+
+    def classify(weights, found, key=None):
+        rngs = None if key is None else {"dropout": key}
+        dropped = part.head_dropout and key is not None
+        return head.apply(
+            {"params": weights}, found, deterministic=not dropped, rngs=rngs
+        )
+
+    def predict(theta, images, mask):
+        return model.predict(theta, model.embed(theta, images), mask).tokens
+
+    def weighted(theta, masking, images, mask, prediction):
+        """Stage I: the error of hidden patches, each by its chance to be hidden."""
+        pixels = pixel_targets(images, model.patch_size, norm_pix=part.norm_pix)
+        error = jnp.square(prediction - pixels).mean(-1)
+        chances = jax.nn.sigmoid(logits_of(masking, theta, images))
+        return weighted_error(error, chances, mask.hidden, part.weight_norm)
+
+    def model_loss(params, batches, key, step, ratio):
+        del key, step
+        images = model.normalise(batches["train"]["image"])
+        theta, masking = params["model"], params["masker"]
+        logits = jax.lax.stop_gradient(logits_of(masking, theta, images))
+        mask = select(logits, num_keep(encoder.tokens, ratio))
+        prediction = predict(theta, images, mask)
+        loss = weighted(theta, masking, images, mask, prediction)
+        return loss, mask_metrics(logits, mask)
+
+    def head_batch(batches):
+        return batches.get("head", batches["train"])
+
+    def head_gradient(params, batches, key, step, ratio):
+        """Stage II, on the features of whole images: the encoder stands still."""
+        del ratio
+        batch, weights = head_batch(batches), params["head"]
+        found = features(params["model"], batch["image"])
+        own = jax.random.fold_in(_own(key, "dropout"), step)
+
+        def loss(weights):
+            logits = classify(weights, found, own)
+            return cross_entropy(logits, batch["label"]), logits
+
+        gradient, logits = jax.grad(loss, has_aux=True)(weights)
+        metrics = {
+            "loss": cross_entropy(logits, batch["label"]),
+            "accuracy": accuracy(logits, batch["label"]),
+        }
+        if part.head_step == "newton":
+            operator = head_curvature(found, batch["label"])(weights, None)
+            solved, _ = ConjugateGradient(part.head_iterations).solve(
+                operator, gradient, damping=part.head_damping
+            )
+            gradient = solved.vector
+        return {"head": gradient}, metrics
+
+    def head_curvature(found, labels):
+        """Gauss-Newton's: positive semi-definite, as cross entropy is convex."""
+
+        def curvature(weights, hyper):
+            seen = found if hyper is None else hyper
+            return gauss_newton(
+                lambda w: classify(w, seen),
+                lambda logits: cross_entropy(logits, labels),
+                weights,
+            )
+
+        return curvature
+
+    def differentiate(params, batches, key, step, ratio, states) -> Hypergradient:
+        """Stage III: the validation loss by the masking network's weights."""
+        theta, masking = params["model"], params["masker"]
+        images = model.normalise(batches["train"]["image"])
+        teach, judge = head_batch(batches), batches["validation"]
+        logits = jax.lax.stop_gradient(logits_of(masking, theta, images))
+        # Chosen once: sorting anew within a solve would differentiate a jump.
+        mask = select(logits, num_keep(encoder.tokens, ratio))
+        # Each evaluation of the head's losses drops others, as released.
+        draws = itertools.count(1)
+
+        def drop():
+            own = jax.random.fold_in(_own(key, "dropout"), step)
+            return jax.random.fold_in(own, next(draws))
+
+        def reconstruct(theta, masking):
+            prediction = predict(theta, images, mask)
+            return weighted(theta, masking, images, mask, prediction)
+
+        def curvature(theta, masking):
+            chances = jax.nn.sigmoid(logits)
+            pixels = pixel_targets(images, model.patch_size, norm_pix=part.norm_pix)
+            return gauss_newton(
+                lambda theta: predict(theta, images, mask),
+                lambda prediction: weighted_error(
+                    jnp.square(prediction - pixels).mean(-1),
+                    chances,
+                    mask.hidden,
+                    part.weight_norm,
+                ),
+                theta,
+            )
+
+        def head_loss(weights, found):
+            return cross_entropy(classify(weights, found, drop()), teach["label"])
+
+        def outer(found, weights, masking):
+            del masking
+            return cross_entropy(classify(weights, found, drop()), judge["label"])
+
+        product = mixed_product if part.product == "exact" else mixed_difference
+        lower = solver
+        if part.solver == "one_step":
+            gradient = {"model": jax.grad(reconstruct)(theta, masking)}
+            own = {"model": theta}
+            pull = optimizer_step(optimizer, gradient, states[""], own)
+            lower = OneStep(lambda wanted: pull({"model": wanted})["model"])
+        damping, precondition = part.damping, 1.0
+        if part.precondition == "adam":
+            scale = adam_scale(states[""], b2=config.optim.b2, eps=config.optim.eps)
+            scale = floored(scale["model"])
+            damping = optax.tree.scale(part.damping, scale)
+            precondition = jax.tree.map(jnp.reciprocal, scale)
+        return hypergradient(
+            outer,
+            Level(
+                head_loss,
+                head_solver,
+                damping=part.head_damping,
+                curvature=head_curvature(None, teach["label"]),
+                product=product,
+            ),
+            Level(
+                reconstruct,
+                lower,
+                damping=damping,
+                precondition=precondition,
+                curvature=curvature if part.curvature == "gauss_newton" else None,
+                product=product,
+            ),
+            theta,
+            params["head"],
+            masking,
+            views=(
+                lambda theta: features(theta, teach["image"]),
+                lambda theta: features(theta, judge["image"]),
+            ),
+            weights={"head": (0.0, 1.0), "direct": (1.0, 0.0)}.get(
+                part.paths, (1.0, 1.0)
+            ),
+            states=((), params.get("adjoint", ())),
+        )
+
+    def masker_gradient(params, batches, key, step, ratio, states):
+        found = differentiate(params, batches, key, step, ratio, states)
+        wanted = optax.tree.add(found.direct, found.through)
+        good = jnp.isfinite(optax.tree.norm(found.value))
+        good &= ~(found.lower.residual > _DIVERGED)
+        gradients = {"masker": zero_unless(good, found.value)}
+        if "adjoint" in params:
+            # One step to the new solution; from zero again where it has run away.
+            kept = zero_unless(good, found.states[1])
+            gradients["adjoint"] = optax.tree.sub(params["adjoint"], kept)
+        moments = optax.tree.get(states["masker"], "mu")["masker"]
+        return gradients, {
+            "loss": found.loss,
+            "direct_norm": optax.tree.norm(found.direct),
+            "through_head_norm": optax.tree.norm(found.through),
+            "paths_cosine": cosine(found.direct, found.through),
+            "adjoint_norm": optax.tree.norm(found.lower.vector),
+            "adjoint_cosine": cosine(found.lower.vector, wanted),
+            # Above 0 where hypergradients of different batches agree.
+            "agreement": cosine(gradients["masker"], moments),
+            "residual": found.lower.residual,
+            "iterations": found.lower.iterations.astype(jnp.float32),
+            "negative_curvature": found.lower.negative_curvature.astype(jnp.float32),
+            "head_residual": found.middle.residual,
+            "diverged": 1 - good.astype(jnp.float32),
+        }
+
+    def random_gradient(params, batches, key, step, ratio):
+        """The control: the same optimizer, and no information."""
+        del batches, ratio
+        own = jax.random.fold_in(_own(key, "random hypergradient"), step)
+        drawn = optax.tree.random_like(own, params["masker"])
+        return {"masker": drawn}, {"loss": jnp.zeros(())}
+
+    def picture(params, batch, key, step, ratio):
+        del key, step
+        images = model.normalise(batch["image"])
+        logits = logits_of(params["masker"], params["model"], images)
+        mask = select(logits, num_keep(encoder.tokens, ratio))
+        return Picture(mask.hidden, predict(params["model"], images, mask))
+
+    def scores(params, images):
+        return classify(params["head"], features(params["model"], images))
+
+    def upper_optimizer(rate):
+        steps = -(-run.total_steps // part.every)
+        if part.upper_schedule == "released":
+            steps = run.total_steps
+        return upper_adamw(config, rate, steps)
+
+    def flops(ratio):
+        whole, masked = whole_macs(model, encoder.depth), forward_macs(model, ratio)
+        layers = masker_macs(part, encoder.tokens, encoder.width)
+        total = training_flops(model, ratio) + 2 * layers
+        if part.paths in ("none", "random"):
+            return total
+        # Head: whole images forward. Masking network: forward and back, twice; then
+        # the solver and the mixed product.
+        outer = 14 * whole + 2 * masked * solver_forwards(part) + 6 * layers
+        return total + outer / part.every
+
+    updates = [Update(("model",), descend(("model",), model_loss), optimizer)]
+    if part.paths == "random":
+        updates.append(
+            Update(
+                ("masker",),
+                random_gradient,
+                upper_optimizer(part.masker_rate),
+                part.every,
+                "masker",
+            )
+        )
+    elif part.paths != "none":
+        rate = part.head_rate
+        newton = part.head_step == "newton"
+        step = optax.sgd(1.0) if newton else upper_optimizer(rate)
+        updates.append(Update(("head",), head_gradient, step, part.every, "head"))
+        parts = {"masker": upper_optimizer(part.masker_rate)}
+        if part.solver == "tracked":
+            parts["adjoint"] = optax.sgd(1.0)
+        updates.append(
+            Update(
+                tuple(parts),
+                masker_gradient,
+                optax.partition(parts, {name: name for name in parts}),
+                part.every,
+                "masker",
+                reads=("", "masker"),
+            )
+        )
+    return Method(
+        init=init,
+        updates=tuple(updates),
+        features={"encoder": pooled_features(model, config.eval.pool)},
+        encoder=lambda params: params["model"]["encoder"],
+        flops=flops,
+        picture=picture,
+        norm_pix=part.norm_pix,
+        phase=ratio_at,
+        logits=None if part.paths in ("none", "random") else scores,
+        alarms={
+            "masker/diverged": "the hypergradient's solver diverged, and the masking "
+            "network was not moved; raise method.damping or lower method.rate",
+            "equal_logits": "the masking network tells the patches of an image no "
+            "longer apart, masks go by their order; lower method.masker_rate",
+        },
+    )
+
+
+def upper_adamw(config, rate: float, steps: int) -> optax.GradientTransformation:
+    """AdamW for head or masking network: a cosine from `rate`, in its own steps."""
+    optim = config.optim.copy_and_resolve_references()
+    optim.base_lr = rate * 256 / config.data.batch_size
+    optim.min_lr, optim.warmup_epochs = 0.0, 0.0
+    return make_adamw(
+        optim,
+        batch_size=config.data.batch_size,
+        steps_per_epoch=1,
+        total_steps=steps,
+    )
+
+
+def _own(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
+    return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
