@@ -23,7 +23,7 @@ _CHARTS = {
     "lr": "Learning rate",
     "images_per_second": "Images per second",
 }
-_KINDS = {"knn": "kNN", "probe": "linear probe"}
+_KINDS = {"knn": "kNN", "probe": "linear probe", "accuracy": "own head"}
 _PICTURES = 8
 _COLUMNS = (
     "From left to right: input, masked input, reconstruction of every patch, "
@@ -108,7 +108,7 @@ def _facts(rows: Mapping[float, Mapping[str, float]]) -> str:
 
 
 def _scores(scores: Any) -> str:
-    """Accuracy of frozen features, the run's own beside the baselines."""
+    """Accuracy of features and of a head, the run's own beside the baselines."""
     if not isinstance(scores, dict):
         return ""
     rows = {name: row for name, row in scores.items() if isinstance(row, dict) and row}
@@ -121,9 +121,10 @@ def _scores(scores: Any) -> str:
         own = ' class="own"' if name.startswith("trained") else ""
         cells = "".join(_score_cell(row.get(kind)) for kind in kinds)
         body += f'<tr{own}><th scope="row">{_text(name)}</th>{cells}</tr>'
+    head_too = ", and of the run's own head" if "accuracy" in kinds else ""
     return _section(
         "Scores",
-        "<p>Accuracy on held-out images, from frozen features.</p>"
+        f"<p>Accuracy on held-out images, from frozen features{head_too}.</p>"
         + _scrolling(
             "Scores",
             f'<table class="scores"><thead><tr><th>features</th>{head}</tr></thead>'
@@ -153,7 +154,7 @@ def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:
     for name in scored:
         kind = name.removeprefix("eval/")
         evaluated[_KINDS.get(kind, kind)] = _series(rows, name)
-    charts.append(line_chart("Accuracy of frozen features", evaluated, form=percent))
+    charts.append(line_chart("Accuracy on held-out images", evaluated, form=percent))
     others = [
         line_chart(name, {"last": _series(rows, name)})
         for name in names

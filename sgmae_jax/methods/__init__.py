@@ -17,6 +17,8 @@ METHODS = {
     "cl_mae": "sgmae_jax.methods.cl_mae",
     "automae": "sgmae_jax.methods.automae",
     "mlo_mae": "sgmae_jax.methods.mlo_mae",
+    "supervised_mae": "sgmae_jax.methods.supervised_mae",
+    "finetune": "sgmae_jax.methods.finetune",
 }
 
 
@@ -37,9 +39,10 @@ def streams(config) -> Mapping[str, Stream]:
 
 
 def frozen_networks(config) -> dict[str, dict[str, Any]]:
-    """What the frozen networks are like that a config names, by sub-tree of params.
+    """What the networks are like that a config takes from files, by sub-tree of params.
 
-    A method that takes any defines `frozen(config)` in its file.
+    Teachers and scorers stay as they are, an encoder to be fine-tuned is where its
+    sub-tree starts. A method that takes any defines `frozen(config)` in its file.
 
     Raises:
         ConfigError: one is not there or does not fit.

@@ -126,7 +126,7 @@ class Run(NamedTuple):
         steps_per_epoch: of the stream "train".
         total_steps: length of the run.
         examples: in the stream "train"; ids are below it.
-        frozen: what the frozen networks are like that the run was given, by sub-tree;
+        frozen: what the networks are like that the run took from files, by sub-tree;
             see methods/frozen.py.
         classes: of the data set; 0 where it has none.
     """
@@ -177,7 +177,8 @@ class Method(NamedTuple):
         monitor: see `Monitor`.
         sweep: see `Sweep`.
         given: () -> sub-trees of params that come from files (frozen teachers and
-            scorers); read once, when a new run begins, in place of those of `init`.
+            scorers, an encoder to be fine-tuned); read once, when a new run begins, in
+            place of those of `init`.
         logits: (params, images u8[B,H,W,C]) -> f32[B,classes], for a method that
             classifies; its accuracy is scored beside its features.
         alarms: metric -> what the console says of a window in which it was not 0.

@@ -21,7 +21,7 @@ from sgmae_jax.masking import (
     ratio_buckets,
 )
 from sgmae_jax.methods.base import Batch, Marks, Run
-from sgmae_jax.models import Autoencoder, Decoder, Encoder
+from sgmae_jax.models import Autoencoder, Decoder, Encoded, Encoder
 from sgmae_jax.models.macs import decoder_macs, encoder_macs, train_flops
 from sgmae_jax.models.presets import encoder_size
 from sgmae_jax.optimizer import make_adamw
@@ -94,7 +94,7 @@ def adamw_of(
 
 
 def check_own_masks(config) -> None:
-    """For methods that make their masks themselves: `mask.fn` must not be set.
+    """For methods that do not hide by the configured mask: it must not be set.
 
     Raises:
         ConfigError: it is, and would have no effect.
@@ -103,7 +103,7 @@ def check_own_masks(config) -> None:
     if config.mask.fn != default or config.mask.options.to_dict():
         raise ConfigError(
             f"config.mask.fn = {config.mask.fn!r}: must stay {default!r} without "
-            f"options, method {config.method.name} makes its own masks"
+            f"options, method {config.method.name} makes its own masks or none"
         )
 
 
@@ -165,6 +165,11 @@ class Masking:
         return self._fn(keys, context, ratio=ratio, **self._options)
 
 
+def pool_tokens(encoded: Encoded, pool: str) -> Float[Array, "B D"]:
+    """One vector an image: the class token ("cls") or the mean patch token ("mean")."""
+    return encoded.cls if pool == "cls" else encoded.patches.mean(1)
+
+
 def pooled_features(
     model: Autoencoder, pool: str, part: str = "model"
 ) -> Callable[[Any, UInt8[Array, "B H W C"]], Float[Array, "B D"]]:
@@ -180,8 +185,7 @@ def pooled_features(
     """
 
     def features(params, images):
-        encoded = model.encode(params[part], images)
-        return encoded.cls if pool == "cls" else encoded.patches.mean(1)
+        return pool_tokens(model.encode(params[part], images), pool)
 
     return features
 

@@ -175,10 +175,21 @@ class Autoencoder:
         images: Shaped[Array, "B H W C"],
         *,
         capture: Sequence[str] = (),
+        scales: Float[Array, "L 2 B"] | None = None,
     ) -> Encoded:
-        """Features of whole images: nothing is masked, nothing is random."""
+        """Features of whole images: nothing is masked, nothing is random.
+
+        Args:
+            params: as from `init`; the encoder's alone are read.
+            images: as `patches` takes them.
+            capture: any of "features", "attention".
+            scales: of the blocks' branches, as `drop_path_scales` makes them; None
+                drops nothing.
+        """
         tokens = self.embed(params, images)
-        z, captured = self._apply_encoder(params, tokens, capture=capture)
+        z, captured = self._apply_encoder(
+            params, tokens, capture=capture, scales=scales
+        )
         return Encoded(z[:, 0], z[:, 1:], captured)
 
     def stream(

@@ -61,3 +61,8 @@ def cross_entropy(
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = optax.smooth_labels(targets, smoothing)
     return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def accuracy(logits: Float[Array, "B K"], labels: Int[Array, " B"]) -> Float[Array, ""]:
+    """Share of a batch whose largest logit is that of its label."""
+    return (logits.argmax(-1) == labels).astype(logits.dtype).mean()

@@ -38,10 +38,11 @@ def stream_source(source: Source, name: str, stream: Stream) -> Source:
         ConfigError: the stream needs labels that the source has not.
         DataError: the share is empty.
     """
-    if stream.labelled and not source.classes:
+    # A folder without class folders counts as one class, "unlabelled".
+    if stream.labelled and len(source.classes) < 2:
         raise ConfigError(
             f"config.data.source: must have labels, which the batches {name!r} of this "
-            f"method need; {source.name} has no classes"
+            f"method need; {source.name} has no classes to tell apart"
         )
     if (stream.low, stream.high) == (0.0, 1.0):
         return source

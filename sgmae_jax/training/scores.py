@@ -1,4 +1,4 @@
-"""Scores of frozen features during and after training, beside honest baselines."""
+"""Scores of features and heads during and after training, beside honest baselines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from sgmae_jax.config import pair
 from sgmae_jax.data import Source
 from sgmae_jax.evaluation import (
+    Features,
     extract_features,
     knn_accuracy,
     raw_pixels,
@@ -22,10 +23,14 @@ from sgmae_jax.training.inputs import open_config_source
 from sgmae_jax.training.mesh import put_batch
 
 Scores = dict[str, dict[str, float]]
+Encode = Callable[[np.ndarray], np.ndarray]
 
 
 class Scorer:
     """kNN and closed-form probe of a method's features on the config's splits.
+
+    Of a method that classifies, the accuracy of its own logits stands beside its first
+    trained features.
 
     Args:
         config: of the run; its `data` and `eval` sections are read.
@@ -39,6 +44,7 @@ class Scorer:
         self._features = {
             name: jax.jit(function) for name, function in method.features.items()
         }
+        self._logits = method.logits and jax.jit(method.logits)
         # Opened now, so that a wrong split is known before hours of training; decoded
         # when needed, so that only the training images are ever held in memory.
         fit = open_config_source(config, config.eval.fit_split, in_memory=False)
@@ -52,9 +58,7 @@ class Scorer:
         """Scores for the log: eval/knn and eval/probe of every feature."""
         if not self._sources:
             return {}
-        found = self.as_metrics(
-            {name: self._score(name, params) for name in self._features}
-        )
+        found = self.as_metrics(self._trained(params))
         line = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
         self._console.say(f"scores: {line}")
         return found
@@ -71,8 +75,8 @@ class Scorer:
             for name in self._features:
                 scores[f"untrained {name}"] = self._score(name, fresh)
             del fresh
-        for name in self._features:
-            scores[f"trained {name}"] = self._score(name, params)
+        for name, row in self._trained(params).items():
+            scores[f"trained {name}"] = row
         return scores
 
     def as_metrics(self, scores: Scores) -> dict[str, float]:
@@ -84,29 +88,55 @@ class Scorer:
             flat |= {f"eval/{kind}{suffix}": found[kind] for kind in found}
         return flat
 
+    def _trained(self, params: Params) -> Scores:
+        rows = {name: self._score(name, params) for name in self._features}
+        if self._logits:
+            rows[next(iter(rows))] |= self._accuracy(self._logits, params)
+        return rows
+
     def _score(self, name: str, params: Params) -> dict[str, float]:
-        function, mesh = self._features[name], self._mesh
+        return self._compare(self._placed(self._features[name], params))
+
+    def _placed(self, function: Callable, params: Params) -> Encode:
+        """A function of params and images as one of images, spread over the mesh."""
+        mesh = self._mesh
 
         def encode(images: np.ndarray) -> np.ndarray:
             fits = len(images) % mesh.size == 0 and jax.process_count() == 1
             given = put_batch({"image": images}, mesh)["image"] if fits else images
             return np.asarray(function(params, given))
 
-        return self._compare(encode)
+        return encode
 
-    def _compare(self, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    def _accuracy(self, logits: Callable, params: Params) -> dict[str, float]:
+        """Share of the scored images whose largest logit is that of their class."""
+        test, limit = self._sources[1], self._config.eval.limit
+        found = self._extract(self._placed(logits, params), test, limit)
+        known, wanted = found.features.shape[1], len(test.classes)
+        if known != wanted:  # a run that is evaluated on another data set
+            self._console.say(
+                f"no accuracy: the head knows {known} classes, {test.name} has {wanted}"
+            )
+            return {}
+        return {"accuracy": float((found.features.argmax(-1) == found.labels).mean())}
+
+    def _extract(self, encode: Encode, source: Source, limit: int) -> Features:
+        part = self._config.eval
+        return extract_features(
+            encode,
+            source,
+            image_size=pair(self._config.data.image_size),
+            crop=part.crop,
+            batch_size=part.batch_size,
+            limit=limit,
+        )
+
+    def _compare(self, encode: Encode) -> dict[str, float]:
         part = self._config.eval
         limits = (part.fit_limit, part.limit)
         sets = []
         for source, limit in zip(self._sources, limits, strict=True):
-            found = extract_features(
-                encode,
-                source,
-                image_size=pair(self._config.data.image_size),
-                crop=part.crop,
-                batch_size=part.batch_size,
-                limit=limit,
-            )
+            found = self._extract(encode, source, limit)
             sets += [found.features, found.labels]
         classes = len(self._sources[0].classes)
         return {
@@ -123,12 +153,21 @@ class Scorer:
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Lines of a plain table; empty when there are no scores."""
+    """Lines of a plain table; empty when there are no scores.
+
+    The column of accuracies is there only if a row has one.
+    """
     if not scores:
         return []
+    titles = {"knn": "kNN", "probe": "probe"}
+    if any("accuracy" in row for row in scores.values()):
+        titles["accuracy"] = "accuracy"
+    rows = [["", *titles.values()]]
+    for name, row in scores.items():
+        cells = (f"{row[kind]:.2%}" if kind in row else "" for kind in titles)
+        rows.append([name, *cells])
     width = max(map(len, scores))
-    lines = [f"{'':{width}}   {'kNN':>7}   {'probe':>7}"]
-    return lines + [
-        f"{name:{width}}   {row['knn']:7.2%}   {row['probe']:7.2%}"
-        for name, row in scores.items()
+    return [
+        f"{name:{width}}" + "".join(f"   {cell:>8}" for cell in cells)
+        for name, *cells in rows
     ]

@@ -32,9 +32,9 @@ def tiny_config(method="mae", **changes):
     return config
 
 
-def build(config, steps=10):
+def build(config, steps=10, classes=0):
     """The config's method for a run of ten steps an epoch."""
-    run = Run(10, steps, EXAMPLES, methods.frozen_networks(config))
+    run = Run(10, steps, EXAMPLES, methods.frozen_networks(config), classes)
     return methods.load(config.method.name).build(config, run)
 
 

@@ -1,0 +1,26 @@
+"""Fine-tuning on CIFAR-10; behind the colon stands the pre-trained encoder, a run.
+
+    python -m sgmae_jax.main --config mae_tiny_cifar10 \
+        --config.data.path=cifar10.zip --workdir runs/mae_tiny_cifar10
+    python -m sgmae_jax.main --config finetune_tiny_cifar10:runs/mae_tiny_cifar10 \
+        --config.data.path=cifar10.zip --workdir runs/finetune_tiny_cifar10
+
+Without the colon the same network is trained from a random start. The accuracy is that
+of held-out training images; of the test images: docs/finetune.md.
+"""
+
+from sgmae_jax.config import shipped
+
+
+def get_config(encoder=""):
+    config = shipped("mae_tiny_cifar10", "finetune")
+    config.epochs = 5
+    config.data.crop_scale = (0.6, 1.0)
+    config.optim.base_lr = 1e-3
+    config.optim.b2 = 0.999
+    config.optim.warmup_epochs = 0.5
+    config.optim.weight_decay = 0.05
+    config.method.encoder = encoder
+    config.method.layer_decay = 0.75
+    config.method.label_smoothing = 0.1
+    return config
