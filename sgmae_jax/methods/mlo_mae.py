@@ -27,7 +27,6 @@ from sgmae_jax.bilevel import (
     Level,
     OneStep,
     adam_scale,
-    gauss_newton,
     hypergradient,
     mixed_difference,
     mixed_product,
@@ -46,22 +45,17 @@ from sgmae_jax.methods.image import (
     training_flops,
     whole_macs,
 )
-from sgmae_jax.methods.patch_weights import (
-    make_masker,
-    mask_metrics,
-    masker_macs,
-    patch_logits,
-    weighted_error,
-)
-from sgmae_jax.methods.pixels import pixel_targets
+from sgmae_jax.methods.patch_weights import make_masker, mask_metrics, masker_macs
 from sgmae_jax.methods.solving import (
     cosine,
     floored,
+    hypergradient_metrics,
     make_solvers,
     solver_forwards,
     zero_unless,
 )
-from sgmae_jax.models.head import ClassificationHead, accuracy, cross_entropy
+from sgmae_jax.methods.three_levels import ThreeLevels
+from sgmae_jax.models.head import ClassificationHead
 from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, boolean, choice, integer, number
 
@@ -113,6 +107,14 @@ FIELDS = {
 }
 # A residual this many times the right-hand side is taken for divergence.
 _DIVERGED = 10.0
+# Of the direct path and of the path through the head.
+_WEIGHTS = {"both": (1.0, 1.0), "direct": (1.0, 0.0), "head": (0.0, 1.0)}
+_ALARMS = {
+    "masker/diverged": "the hypergradient's solver diverged, and the masking network "
+    "was not moved; raise method.damping or lower method.rate",
+    "equal_logits": "the masking network tells the patches of an image no longer "
+    "apart, masks go by their order; lower method.masker_rate",
+}
 
 
 def check(config) -> None:
@@ -162,58 +164,37 @@ def build(config, run: Run) -> Method:
     model = make_autoencoder(config)
     ratio_at = Masking(config, run).ratio_at
     part, encoder = config.method, model.encoder
-    masker = make_masker(part)
-    head = ClassificationHead(max(run.classes, 1), dropout=part.head_dropout)
+    # Where the masking network learns nothing from labels, no head is trained.
+    judged = part.paths not in ("random", "none")
+    levels = ThreeLevels(
+        model=model,
+        masker=make_masker(part),
+        head=ClassificationHead(max(run.classes, 1), dropout=part.head_dropout),
+        pool=part.pool,
+        norm_pix=part.norm_pix,
+        weight_norm=part.weight_norm,
+        token_gradient=part.token_gradient,
+    )
     optimizer = adamw_of(config, run)
     solver, head_solver = make_solvers(part)
+    tracked = part.solver == "tracked"
 
     def init(key):
-        first, second, third = jax.random.split(key, 3)
-        trained = model.init(first)
-        tokens = jnp.zeros((1, encoder.tokens, encoder.width))
-        params = {
-            "model": trained,
-            "masker": masker.init(second, tokens)["params"],
-            "head": head.init(third, jnp.zeros((1, encoder.width)))["params"],
-        }
-        if part.solver == "tracked":
-            params["adjoint"] = solver.init(trained)
-        return params
+        params = levels.init(key)
+        return params | {"adjoint": solver.init(params["model"])} if tracked else params
 
-    def logits_of(masking, theta, images):
-        """How willingly each patch is hidden, f32[B,N]."""
-        return patch_logits(model, masker, masking, theta, images, part.token_gradient)
-
-    def features(theta, images):
-        encoded = model.encode(theta, images)
-        found = encoded.cls if part.pool == "cls" else encoded.patches.mean(1)
-        return found.astype(jnp.float32)
-
-    def classify(weights, found, key=None):
-        rngs = None if key is None else {"dropout": key}
-        dropped = part.head_dropout and key is not None
-        return head.apply(
-            {"params": weights}, found, deterministic=not dropped, rngs=rngs
-        )
-
-    def predict(theta, images, mask):
-        return model.predict(theta, model.embed(theta, images), mask).tokens
-
-    def weighted(theta, masking, images, mask, prediction):
-        """Stage I: the error of hidden patches, each by its chance to be hidden."""
-        pixels = pixel_targets(images, model.patch_size, norm_pix=part.norm_pix)
-        error = jnp.square(prediction - pixels).mean(-1)
-        chances = jax.nn.sigmoid(logits_of(masking, theta, images))
-        return weighted_error(error, chances, mask.hidden, part.weight_norm)
+    def choose(params, batch, ratio):
+        """The images, the logits of their patches, and the masks these make."""
+        images = model.normalise(batch["image"])
+        logits = levels.logits(params["masker"], params["model"], images)
+        logits = jax.lax.stop_gradient(logits)
+        return images, logits, select(logits, num_keep(encoder.tokens, ratio))
 
     def model_loss(params, batches, key, step, ratio):
+        """Stage I."""
         del key, step
-        images = model.normalise(batches["train"]["image"])
-        theta, masking = params["model"], params["masker"]
-        logits = jax.lax.stop_gradient(logits_of(masking, theta, images))
-        mask = select(logits, num_keep(encoder.tokens, ratio))
-        prediction = predict(theta, images, mask)
-        loss = weighted(theta, masking, images, mask, prediction)
+        images, logits, mask = choose(params, batches["train"], ratio)
+        loss = levels.reconstruction(params["model"], params["masker"], images, mask)
         return loss, mask_metrics(logits, mask)
 
     def head_batch(batches):
@@ -223,99 +204,62 @@ def build(config, run: Run) -> Method:
         """Stage II, on the features of whole images: the encoder stands still."""
         del ratio
         batch, weights = head_batch(batches), params["head"]
-        found = features(params["model"], batch["image"])
-        own = jax.random.fold_in(_own(key, "dropout"), step)
-
-        def loss(weights):
-            logits = classify(weights, found, own)
-            return cross_entropy(logits, batch["label"]), logits
-
-        gradient, logits = jax.grad(loss, has_aux=True)(weights)
-        metrics = {
-            "loss": cross_entropy(logits, batch["label"]),
-            "accuracy": accuracy(logits, batch["label"]),
-        }
+        found = levels.features(params["model"], batch["image"])
+        own = jax.random.fold_in(_purpose(key, "dropout"), step)
+        loss, gradient = jax.value_and_grad(levels.head_loss)(
+            weights, found, batch["label"], own
+        )
         if part.head_step == "newton":
-            operator = head_curvature(found, batch["label"])(weights, None)
+            operator = levels.head_curvature(batch["label"])(weights, found)
             solved, _ = ConjugateGradient(part.head_iterations).solve(
                 operator, gradient, damping=part.head_damping
             )
             gradient = solved.vector
-        return {"head": gradient}, metrics
-
-    def head_curvature(found, labels):
-        """Gauss-Newton's: positive semi-definite, as cross entropy is convex."""
-
-        def curvature(weights, hyper):
-            seen = found if hyper is None else hyper
-            return gauss_newton(
-                lambda w: classify(w, seen),
-                lambda logits: cross_entropy(logits, labels),
-                weights,
-            )
-
-        return curvature
+        return {"head": gradient}, {"loss": loss}
 
     def differentiate(params, batches, key, step, ratio, states) -> Hypergradient:
         """Stage III: the validation loss by the masking network's weights."""
-        theta, masking = params["model"], params["masker"]
-        images = model.normalise(batches["train"]["image"])
-        teach, judge = head_batch(batches), batches["validation"]
-        logits = jax.lax.stop_gradient(logits_of(masking, theta, images))
+        theta = params["model"]
         # Chosen once: sorting anew within a solve would differentiate a jump.
-        mask = select(logits, num_keep(encoder.tokens, ratio))
-        # Each evaluation of the head's losses drops others, as released.
+        images, _, mask = choose(params, batches["train"], ratio)
+        teach, judge = head_batch(batches), batches["validation"]
         draws = itertools.count(1)
 
         def drop():
-            own = jax.random.fold_in(_own(key, "dropout"), step)
+            """Another key for each evaluation of the head's losses, as released."""
+            own = jax.random.fold_in(_purpose(key, "dropout"), step)
             return jax.random.fold_in(own, next(draws))
 
-        def reconstruct(theta, masking):
-            prediction = predict(theta, images, mask)
-            return weighted(theta, masking, images, mask, prediction)
-
-        def curvature(theta, masking):
-            chances = jax.nn.sigmoid(logits)
-            pixels = pixel_targets(images, model.patch_size, norm_pix=part.norm_pix)
-            return gauss_newton(
-                lambda theta: predict(theta, images, mask),
-                lambda prediction: weighted_error(
-                    jnp.square(prediction - pixels).mean(-1),
-                    chances,
-                    mask.hidden,
-                    part.weight_norm,
-                ),
-                theta,
-            )
-
         def head_loss(weights, found):
-            return cross_entropy(classify(weights, found, drop()), teach["label"])
+            return levels.head_loss(weights, found, teach["label"], drop())
 
         def outer(found, weights, masking):
             del masking
-            return cross_entropy(classify(weights, found, drop()), judge["label"])
+            return levels.head_loss(weights, found, judge["label"], drop())
 
-        product = mixed_product if part.product == "exact" else mixed_difference
-        lower = solver
+        def reconstruct(theta, masking):
+            return levels.reconstruction(theta, masking, images, mask)
+
+        lower, damping, precondition = solver, part.damping, 1.0
         if part.solver == "one_step":
-            gradient = {"model": jax.grad(reconstruct)(theta, masking)}
-            own = {"model": theta}
-            pull = optimizer_step(optimizer, gradient, states[""], own)
+            gradient = jax.grad(reconstruct)(theta, params["masker"])
+            pull = optimizer_step(
+                optimizer, {"model": gradient}, states[""], {"model": theta}
+            )
             lower = OneStep(lambda wanted: pull({"model": wanted})["model"])
-        damping, precondition = part.damping, 1.0
         if part.precondition == "adam":
             scale = adam_scale(states[""], b2=config.optim.b2, eps=config.optim.eps)
             scale = floored(scale["model"])
             damping = optax.tree.scale(part.damping, scale)
             precondition = jax.tree.map(jnp.reciprocal, scale)
+        product = mixed_product if part.product == "exact" else mixed_difference
         return hypergradient(
             outer,
             Level(
                 head_loss,
                 head_solver,
                 damping=part.head_damping,
-                curvature=head_curvature(None, teach["label"]),
+                curvature=levels.head_curvature(teach["label"]),
                 product=product,
             ),
             Level(
@@ -323,65 +267,66 @@ def build(config, run: Run) -> Method:
                 lower,
                 damping=damping,
                 precondition=precondition,
-                curvature=curvature if part.curvature == "gauss_newton" else None,
+                curvature=(
+                    levels.reconstruction_curvature(images, mask)
+                    if part.curvature == "gauss_newton"
+                    else None
+                ),
                 product=product,
             ),
             theta,
             params["head"],
-            masking,
+            params["masker"],
             views=(
-                lambda theta: features(theta, teach["image"]),
-                lambda theta: features(theta, judge["image"]),
+                lambda theta: levels.features(theta, teach["image"]),
+                lambda theta: levels.features(theta, judge["image"]),
             ),
-            weights={"head": (0.0, 1.0), "direct": (1.0, 0.0)}.get(
-                part.paths, (1.0, 1.0)
-            ),
+            weights=_WEIGHTS[part.paths],
             states=((), params.get("adjoint", ())),
         )
 
     def masker_gradient(params, batches, key, step, ratio, states):
         found = differentiate(params, batches, key, step, ratio, states)
-        wanted = optax.tree.add(found.direct, found.through)
         good = jnp.isfinite(optax.tree.norm(found.value))
         good &= ~(found.lower.residual > _DIVERGED)
         gradients = {"masker": zero_unless(good, found.value)}
-        if "adjoint" in params:
+        if tracked:
             # One step to the new solution; from zero again where it has run away.
             kept = zero_unless(good, found.states[1])
             gradients["adjoint"] = optax.tree.sub(params["adjoint"], kept)
         moments = optax.tree.get(states["masker"], "mu")["masker"]
+        metrics = hypergradient_metrics(found, _WEIGHTS[part.paths])
         return gradients, {
-            "loss": found.loss,
-            "direct_norm": optax.tree.norm(found.direct),
-            "through_head_norm": optax.tree.norm(found.through),
-            "paths_cosine": cosine(found.direct, found.through),
-            "adjoint_norm": optax.tree.norm(found.lower.vector),
-            "adjoint_cosine": cosine(found.lower.vector, wanted),
-            # Above 0 where hypergradients of different batches agree.
+            **metrics,
+            # Above 0 where the hypergradients of different batches agree.
             "agreement": cosine(gradients["masker"], moments),
-            "residual": found.lower.residual,
-            "iterations": found.lower.iterations.astype(jnp.float32),
-            "negative_curvature": found.lower.negative_curvature.astype(jnp.float32),
-            "head_residual": found.middle.residual,
             "diverged": 1 - good.astype(jnp.float32),
         }
 
     def random_gradient(params, batches, key, step, ratio):
         """The control: the same optimizer, and no information."""
         del batches, ratio
-        own = jax.random.fold_in(_own(key, "random hypergradient"), step)
+        own = jax.random.fold_in(_purpose(key, "random hypergradient"), step)
         drawn = optax.tree.random_like(own, params["masker"])
         return {"masker": drawn}, {"loss": jnp.zeros(())}
 
     def picture(params, batch, key, step, ratio):
         del key, step
-        images = model.normalise(batch["image"])
-        logits = logits_of(params["masker"], params["model"], images)
-        mask = select(logits, num_keep(encoder.tokens, ratio))
-        return Picture(mask.hidden, predict(params["model"], images, mask))
+        images, _, mask = choose(params, batch, ratio)
+        return Picture(mask.hidden, levels.predict(params["model"], images, mask))
 
     def scores(params, images):
-        return classify(params["head"], features(params["model"], images))
+        found = levels.features(params["model"], images)
+        return levels.classify(params["head"], found)
+
+    def flops(ratio):
+        whole, masked = whole_macs(model, encoder.depth), forward_macs(model, ratio)
+        layers = masker_macs(part, encoder.tokens, encoder.width)
+        total = training_flops(model, ratio) + 2 * layers
+        # Head: whole images forward. Masking network: forward and back, twice; then
+        # the solver and the mixed product.
+        outer = 14 * whole + 2 * masked * solver_forwards(part) + 6 * layers
+        return total + judged * outer / part.every
 
     def upper_optimizer(rate):
         steps = -(-run.total_steps // part.every)
@@ -389,35 +334,18 @@ def build(config, run: Run) -> Method:
             steps = run.total_steps
         return upper_adamw(config, rate, steps)
 
-    def flops(ratio):
-        whole, masked = whole_macs(model, encoder.depth), forward_macs(model, ratio)
-        layers = masker_macs(part, encoder.tokens, encoder.width)
-        total = training_flops(model, ratio) + 2 * layers
-        if part.paths in ("none", "random"):
-            return total
-        # Head: whole images forward. Masking network: forward and back, twice; then
-        # the solver and the mixed product.
-        outer = 14 * whole + 2 * masked * solver_forwards(part) + 6 * layers
-        return total + outer / part.every
-
+    masker_optimizer = upper_optimizer(part.masker_rate)
     updates = [Update(("model",), descend(("model",), model_loss), optimizer)]
     if part.paths == "random":
         updates.append(
-            Update(
-                ("masker",),
-                random_gradient,
-                upper_optimizer(part.masker_rate),
-                part.every,
-                "masker",
-            )
+            Update(("masker",), random_gradient, masker_optimizer, part.every, "masker")
         )
-    elif part.paths != "none":
-        rate = part.head_rate
+    if judged:
         newton = part.head_step == "newton"
-        step = optax.sgd(1.0) if newton else upper_optimizer(rate)
+        step = optax.sgd(1.0) if newton else upper_optimizer(part.head_rate)
         updates.append(Update(("head",), head_gradient, step, part.every, "head"))
-        parts = {"masker": upper_optimizer(part.masker_rate)}
-        if part.solver == "tracked":
+        parts = {"masker": masker_optimizer}
+        if tracked:
             parts["adjoint"] = optax.sgd(1.0)
         updates.append(
             Update(
@@ -438,13 +366,8 @@ def build(config, run: Run) -> Method:
         picture=picture,
         norm_pix=part.norm_pix,
         phase=ratio_at,
-        logits=None if part.paths in ("none", "random") else scores,
-        alarms={
-            "masker/diverged": "the hypergradient's solver diverged, and the masking "
-            "network was not moved; raise method.damping or lower method.rate",
-            "equal_logits": "the masking network tells the patches of an image no "
-            "longer apart, masks go by their order; lower method.masker_rate",
-        },
+        logits=scores if judged else None,
+        alarms=_ALARMS,
     )
 
 
@@ -461,5 +384,5 @@ def upper_adamw(config, rate: float, steps: int) -> optax.GradientTransformation
     )
 
 
-def _own(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
+def _purpose(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
     return jax.random.fold_in(key, zlib.crc32(purpose.encode()))

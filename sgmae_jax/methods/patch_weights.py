@@ -7,11 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from sgmae_jax.masking import Mask
 from sgmae_jax.methods.base import Metrics
-from sgmae_jax.models import Autoencoder
 from sgmae_jax.models.patch_maskers import FlatMasker, SharedMasker
 
 # Logits of an image that lie closer together than this are equal.
@@ -31,31 +30,6 @@ def masker_macs(part: Any, tokens: int, width: int) -> int:
     if part.masker == "flat":
         return part.masker_hidden * tokens * (width + 1)
     return part.masker_hidden * ((tokens + 1) * width + tokens)
-
-
-def patch_logits(
-    model: Autoencoder,
-    masker: nn.Module,
-    masking: PyTree,
-    theta: PyTree,
-    images: Float[Array, "B H W C"],
-    token_gradient: bool = False,
-) -> Float[Array, "B N"]:
-    """How willingly each patch is hidden.
-
-    Args:
-        model: the autoencoder whose tokens the network reads.
-        masker: the network.
-        masking: its parameters.
-        theta: the autoencoder's.
-        images: standardised, or uint8.
-        token_gradient: whether these may be changed by way of the tokens.
-    """
-    # Deviation: the authors' encoder can lower its loss by making weights small.
-    tokens = model.embed(theta, images)
-    if not token_gradient:
-        tokens = jax.lax.stop_gradient(tokens)
-    return jnp.asarray(masker.apply({"params": masking}, tokens))
 
 
 def weighted_error(

@@ -11,12 +11,14 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from sgmae_jax.bilevel import (
     ConjugateGradient,
+    Hypergradient,
     Identity,
     Neumann,
     Nystrom,
     Solver,
     Tracked,
 )
+from sgmae_jax.methods.base import Metrics
 
 # Of the mean scale, for weights whose gradients AdamW has hardly seen.
 _FLOOR = 1e-2
@@ -81,6 +83,40 @@ def cosine(first: PyTree, second: PyTree) -> Float[Array, ""]:
     """Of the angle between two trees; 0 where one of them is zero."""
     sizes = optax.tree.norm(first) * optax.tree.norm(second)
     return optax.tree.vdot(first, second) / jnp.where(sizes > 0, sizes, 1)
+
+
+def hypergradient_metrics(
+    found: Hypergradient, weights: tuple[float, float]
+) -> Metrics:
+    """What the log says of a hypergradient.
+
+    Args:
+        found: the hypergradient.
+        weights: of its two paths.
+
+    Returns:
+        "loss"; the norms of the two paths before the lower system and the cosine
+        between them; of its solution the norm, the cosine with the right-hand side,
+        the relative residual, the products and whether it met negative curvature; the
+        relative residual of the head's system.
+    """
+    wanted = jax.tree.map(
+        lambda one, other: weights[0] * one + weights[1] * other,
+        found.direct,
+        found.through,
+    )
+    return {
+        "loss": found.loss,
+        "direct_norm": optax.tree.norm(found.direct),
+        "through_head_norm": optax.tree.norm(found.through),
+        "paths_cosine": cosine(found.direct, found.through),
+        "adjoint_norm": optax.tree.norm(found.lower.vector),
+        "adjoint_cosine": cosine(found.lower.vector, wanted),
+        "residual": found.lower.residual,
+        "iterations": found.lower.iterations.astype(jnp.float32),
+        "negative_curvature": found.lower.negative_curvature.astype(jnp.float32),
+        "head_residual": found.middle.residual,
+    }
 
 
 def zero_unless(good: Bool[Array, ""], tree: PyTree) -> PyTree:
