@@ -1,0 +1,104 @@
+"""The accuracy of a method's own head, beside the scores of its features."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgmae_jax.config import load_config, pair
+from sgmae_jax.data import eval_image
+from sgmae_jax.training.console import Console
+from sgmae_jax.training.inputs import open_config_source
+from sgmae_jax.training.mesh import make_mesh
+from sgmae_jax.training.scores import Scorer, score_table
+from tests.training.toys import one_network
+
+LIMITS = [("eval.limit", "30"), ("eval.fit_limit", "40"), ("eval.batch_size", "16")]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("quickstart", [*LIMITS, ("eval.baselines", "True")])
+
+
+def features(params, images):
+    pixels = images.reshape(len(images), -1)[:, ::97] / 255.0
+    return pixels + params["model"]["kernel"][0]
+
+
+def logits_of(classes):
+    def logits(params, images):
+        means = jnp.mean(images / 255.0, axis=(1, 2, 3))
+        return -jnp.abs(means[:, None] - jnp.linspace(0, 1, classes))
+
+    return logits
+
+
+def scorer_of(config, classes):
+    method = one_network()._replace(features={"first": features, "second": features})
+    if classes:
+        method = method._replace(logits=logits_of(classes))
+    return Scorer(config, method, make_mesh(config.mesh), Console())
+
+
+def params_of(value=0.0):
+    return {"model": {"kernel": jnp.full((3,), value)}}
+
+
+def counted(config, classes):
+    """The same accuracy, image by image."""
+
+    source = open_config_source(config, config.eval.split, in_memory=False)
+    order = np.random.default_rng(20_211_111).permutation(len(source))[:30]
+    size = pair(config.data.image_size)
+    right = 0
+    for index in order.tolist():
+        image = eval_image(source[index]["image"], size, config.eval.crop).image
+        found = jax.jit(logits_of(classes))({}, image[None])
+        right += int(found.argmax()) == source[index]["label"]
+    return right / 30
+
+
+def test_accuracy_is_in_the_row_of_the_first_trained_features(config):
+    source = open_config_source(config, config.eval.split, in_memory=False)
+    classes = len(source.classes)
+    scorer = scorer_of(config, classes)
+    scores = scorer.final(params_of(), params_of)
+    assert [name for name in scores if "accuracy" in scores[name]] == ["trained first"]
+    accuracy = scores["trained first"]["accuracy"]
+    assert accuracy == pytest.approx(counted(config, classes)) and accuracy > 0
+    flat = scorer.as_metrics(scores)
+    assert flat["eval/accuracy"] == accuracy
+    assert set(flat) == {
+        *("eval/knn", "eval/probe", "eval/accuracy"),
+        *("eval/knn/second", "eval/probe/second"),
+    }
+    assert scorer.online(params_of()) == flat
+
+
+def test_a_method_without_logits_has_none(config):
+    scores = scorer_of(config, 0).final(params_of(), params_of)
+    assert all(set(row) == {"knn", "probe"} for row in scores.values())
+
+
+def test_a_head_for_other_classes_is_not_scored(config, capsys):
+    scores = scorer_of(config, 3).final(params_of(), params_of)
+    assert not any("accuracy" in row for row in scores.values())
+    assert "no accuracy: the head knows 3 classes" in capsys.readouterr().out
+
+
+def test_the_column_is_there_only_if_a_row_has_it():
+    rows = {"raw": {"knn": 0.5, "probe": 0.25}, "mine": {"knn": 1.0, "probe": 0.5}}
+    head, *_ = plain = score_table(rows)
+    assert head.split() == ["kNN", "probe"]
+    assert [line.split() for line in plain[1:]] == [
+        ["raw", "50.00%", "25.00%"],
+        ["mine", "100.00%", "50.00%"],
+    ]
+    rows["mine"]["accuracy"] = 0.125
+    found = score_table(rows)
+    assert found[0].split() == ["kNN", "probe", "accuracy"]
+    assert found[1].split() == ["raw", "50.00%", "25.00%"]
+    assert found[2].split() == ["mine", "100.00%", "50.00%", "12.50%"]
+    assert len({len(line) for line in found}) == 1
+    assert score_table({}) == []
