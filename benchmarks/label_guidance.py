@@ -1,0 +1,177 @@
+"""MLO-MAE, its parts and its controls on CIFAR-10, at equal compute.
+
+    python -m benchmarks.label_guidance --data cifar10.zip --workdir runs/labels \
+        [--epochs 1.5] [--seeds 3] [--arms "MAE,MLO-MAE"]
+
+Every arm gets the FLOPs of so many epochs of MAE, by count, whatever of its steps is
+spent on labels. Model, data, batch, learning rate and the warm-up's share of a run are
+the same for all. Then each encoder is probed, and fine-tuned with the labels of 10,000
+training images, with one recipe for all. The test images are used once for each. Runs
+that are there are resumed or left as they are, so the command can be given again; the
+last thing it prints is the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+from benchmarks.compare import IMAGES, launch
+from benchmarks.seeds import cell
+from sgmae_jax import methods
+from sgmae_jax.config import load_config
+from sgmae_jax.methods.base import Run
+
+BATCH, WARM = 64, 0.1
+EPOCH = IMAGES // BATCH
+LABELS = 10_000  # images that encoders are fine-tuned on
+MASKS = "MAE, with the masks MLO-MAE learned"
+# name -> (config, fields of the method)
+ARMS: dict[str, tuple[str, dict[str, object]]] = {
+    "MAE": ("mae", {}),
+    "MLO-MAE": ("mlo_mae", {}),
+    "its path through the head only": ("mlo_mae", {"method.paths": "head"}),
+    "its direct path only": ("mlo_mae", {"method.paths": "direct"}),
+    "random hypergradient": ("mlo_mae", {"method.paths": "random"}),
+    "frozen random network": ("mlo_mae", {"method.paths": "none"}),
+    "MAE with a supervised loss": ("supervised_mae", {}),
+    MASKS: ("mae", {"mask.fn": "sgmae_jax.methods.learned_masks:learned"}),
+}
+
+
+def fields_of(folder: pathlib.Path, name: str, seed: int, options) -> dict[str, object]:
+    """What an arm's config changes in the shipped one."""
+    fields = {
+        "data.path": str(options.data),
+        "data.batch_size": BATCH,
+        "optim.base_lr": 3e-3,
+        **ARMS[name][1],
+    }
+    if name == MASKS:
+        fields["mask.options.run"] = str(directory(folder, "MLO-MAE", seed))
+    return fields
+
+
+def steps_of(name: str, fields: dict[str, object], options) -> int:
+    """Steps that the budget buys."""
+
+    def cost(method: str, fields: dict[str, object]) -> float:
+        given = [(field, str(value)) for field, value in fields.items()]
+        loaded = load_config(f"{method}_tiny_cifar10", given)
+        run = Run(EPOCH, 1000, IMAGES, methods.frozen_networks(loaded), classes=10)
+        built = methods.load(loaded.method.name).build(loaded, run)
+        return built.flops(built.phase(0, {}))
+
+    plain = {"data.path": str(options.data)}
+    budget = options.epochs * EPOCH * cost("mae", plain)
+    return round(budget / cost(ARMS[name][0], fields))
+
+
+def typed(fields: dict[str, object]) -> list[str]:
+    """Fields as words of the command line."""
+    return [f"--config.{field}={value}" for field, value in fields.items()]
+
+
+def train(folder: pathlib.Path, name: str, seed: int, options) -> pathlib.Path:
+    """Pre-trains one arm with one seed; returns its run directory."""
+    run = directory(folder, name, seed)
+    if (run / "scores.json").exists():
+        return run
+    fields = fields_of(folder, name, seed, options)
+    steps = steps_of(name, fields, options)
+    fields |= {
+        "epochs": None,
+        "steps": steps,
+        "optim.warmup_epochs": round(WARM * steps / EPOCH, 4),
+        "checkpoint.every": 500,
+        "checkpoint.keep_period": max(steps // 4, 1),
+        "eval.every": 0,
+        "eval.baselines": False,
+        "eval.fit_limit": 1000,
+        "eval.limit": 1000,
+        "log.pictures": max(steps // 4, 1),
+        "seed": seed,
+    }
+    config = f"{ARMS[name][0]}_tiny_cifar10"
+    launch("--config", config, "--workdir", str(run), *typed(fields))
+    return run
+
+
+def fine_tune(run: pathlib.Path | None, folder: pathlib.Path, seed: int, options):
+    """Fine-tunes a run's encoder, or a fresh one; returns the run directory."""
+    tuned = folder / f"{run.name if run else f'from_scratch_{seed}'}_tuned"
+    if not (tuned / "scores.json").exists():
+        fields = {
+            "data.path": str(options.data),
+            "data.split": f"train[:{LABELS}]",
+            "data.batch_size": BATCH,
+            "epochs": options.tuning_epochs,
+            "eval.every": 0,
+            "eval.baselines": False,
+            "eval.fit_limit": 1000,
+            "eval.limit": 1000,
+            "seed": seed,
+        }
+        config = "finetune_tiny_cifar10" + (f":{run}" if run else "")
+        launch("--config", config, "--workdir", str(tuned), *typed(fields))
+    return tuned
+
+
+def evaluate(run: pathlib.Path, options) -> dict[str, float]:
+    """Scores on the test images of what was trained, fitted on 10,000 others."""
+    written = run / "evaluation.json"
+    if not written.exists():
+        fields = {
+            "data.path": str(options.data),
+            "eval.fit_split": "train",
+            "eval.split": "test",
+            "eval.fit_limit": 10_000,
+            "eval.limit": 10_000,
+            "eval.baselines": False,
+        }
+        words = typed(fields)
+        launch("--config", f"evaluate:{run}", "--workdir", str(run), *words)
+    return json.loads(written.read_text())["scores"]["trained encoder"]
+
+
+def directory(folder: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    """Where a run lies."""
+    plain = name.lower().replace(",", "").replace(" ", "_").replace("-", "_")
+    return folder / f"{plain}_{seed}"
+
+
+def main() -> None:
+    """Trains, fine-tunes, evaluates and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--epochs", type=float, default=1.5)
+    parser.add_argument("--tuning-epochs", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", default=";".join(ARMS), help="split by ;")
+    options = parser.parse_args()
+    folder, arms = options.workdir, options.arms.split(";")
+    found: dict[str, list[list[float]]] = {}
+    steps: dict[str, int | None] = {}
+    for seed in range(options.seeds):
+        for name in arms:
+            run = train(folder, name, seed, options)
+            tuned = fine_tune(run, folder, seed, options)
+            scores, accuracy = evaluate(run, options), evaluate(tuned, options)
+            row = [scores["knn"], scores["probe"], accuracy["accuracy"]]
+            found.setdefault(name, []).append(row)
+            steps[name] = json.loads((run / "config.json").read_text())["steps"]
+        scratch = evaluate(fine_tune(None, folder, seed, options), options)
+        row = [float("nan")] * 2 + [scratch["accuracy"]]
+        found.setdefault("no pre-training", []).append(row)
+        steps["no pre-training"] = None
+    print("| arm | steps | kNN | probe | fine-tuned |\n|---|---|---|---|---|")
+    for name, rows in found.items():
+        cells = [cell(list(column)) for column in zip(*rows, strict=True)]
+        made = f"{steps[name]:,}" if steps[name] else "–"
+        print(f"| {name} | {made} | {' | '.join(cells)} |".replace("nan", "–"))
+
+
+if __name__ == "__main__":
+    main()
