@@ -59,7 +59,9 @@ def steps_of(name: str, fields: dict[str, object], options) -> int:
     def cost(method: str, fields: dict[str, object]) -> float:
         given = [(field, str(value)) for field, value in fields.items()]
         loaded = load_config(f"{method}_tiny_cifar10", given)
-        run = Run(EPOCH, 100 * EPOCH, IMAGES, methods.frozen_networks(loaded), classes=10)
+        run = Run(
+            EPOCH, 100 * EPOCH, IMAGES, methods.frozen_networks(loaded), classes=10
+        )
         built = methods.load(loaded.method.name).build(loaded, run)
         return built.flops(built.phase(0, {}))
 

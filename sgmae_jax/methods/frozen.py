@@ -24,7 +24,7 @@ from sgmae_jax.config import (
     grid_of,
     pair,
 )
-from sgmae_jax.methods.base import Run
+from sgmae_jax.methods.base import Method, Params, Run
 from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.models import Autoencoder
 from sgmae_jax.weights.export import CARD, CorruptExport, load_encoder
@@ -119,7 +119,18 @@ def _read_export(folder: Path) -> PyTree:
     return load_encoder(folder)[0]
 
 
-def _read_run(folder: Path) -> PyTree:
+def read_run(folder: Path) -> tuple[Any, Method, Params]:
+    """The newest sound checkpoint of a run.
+
+    Args:
+        folder: the run directory.
+
+    Returns:
+        (its config, its method, its parameters)
+
+    Raises:
+        NoUsableCheckpoint: it has none.
+    """
     # Orbax is slow to import, and checking a config does not need it.
     from sgmae_jax.checkpointing import read_meta, restore_params
 
@@ -127,7 +138,13 @@ def _read_run(folder: Path) -> PyTree:
     config = config_from(meta["config"])
     method = methods.load(config.method.name).build(config, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
-    return method.encoder(restore_params(folder / "checkpoints", shapes, step=step))
+    params = restore_params(folder / "checkpoints", shapes, step=step)
+    return config, method, params
+
+
+def _read_run(folder: Path) -> PyTree:
+    _, method, params = read_run(folder)
+    return method.encoder(params)
 
 
 def _difference(found: PyTree, wanted: PyTree) -> str | None:

@@ -85,7 +85,7 @@ class ThreeLevels:
         """Stage I: the error of hidden patches, each by its chance to be hidden."""
         chances = jax.nn.sigmoid(self.logits(masking, theta, images))
         prediction = self.predict(theta, images, mask)
-        return self._weigh(prediction, chances, images, mask)
+        return self.weigh(prediction, chances, images, mask)
 
     def reconstruction_curvature(
         self, images: Float[Array, "B H W C"], mask: Mask
@@ -96,7 +96,7 @@ class ThreeLevels:
             chances = jax.nn.sigmoid(self.logits(masking, theta, images))
             return gauss_newton(
                 lambda theta: self.predict(theta, images, mask),
-                lambda prediction: self._weigh(prediction, chances, images, mask),
+                lambda prediction: self.weigh(prediction, chances, images, mask),
                 theta,
             )
 
@@ -147,7 +147,14 @@ class ThreeLevels:
 
         return curvature
 
-    def _weigh(self, prediction, chances, images, mask):
+    def weigh(
+        self,
+        prediction: Float[Array, "B N P"],
+        chances: Float[Array, "B N"],
+        images: Float[Array, "B H W C"],
+        mask: Mask,
+    ) -> Float[Array, ""]:
+        """The weighted error of a prediction."""
         pixels = pixel_targets(images, self.model.patch_size, norm_pix=self.norm_pix)
         error = jnp.square(prediction - pixels).mean(-1)
         return weighted_error(error, chances, mask.hidden, self.weight_norm)
