@@ -233,7 +233,7 @@ class ConjugateGradient:
         )
         found = optax.tree.scale(size, last.found)
         residual = optax.tree.norm(last.left)
-        return _solution(found, residual, last.count, last.bent), state
+        return _solution(found, residual, last.made, last.bent), state
 
 
 @dataclass(frozen=True)
