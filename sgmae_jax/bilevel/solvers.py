@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from sgmae_jax.bilevel.products import Operator, damped, diagonal_product
+from sgmae_jax.bilevel.products import Operator, damped, diagonal_product, norm
 
 # A search direction with less curvature than this, by its squared length, ends CG.
 _FLAT = 1e-12
@@ -151,7 +151,7 @@ class Neumann:
 
         start = optax.tree.zeros_like(wanted), wanted
         found, left = jax.lax.fori_loop(0, self.terms, body, start)
-        residual = optax.tree.norm(left) / optax.tree.norm(wanted)
+        residual = _relative(left, wanted)
         found = optax.tree.add(found, step(left))  # the last term costs no product
         return _solution(found, residual, self.terms, False), state
 
@@ -182,8 +182,9 @@ class ConjugateGradient:
         operator = damped(operator, damping)
         improve = functools.partial(diagonal_product, precondition)
         # Inner products of a tiny right-hand side would underflow.
-        size = optax.tree.norm(wanted)
-        unit = optax.tree.scale(1 / size, wanted)
+        size = norm(wanted)
+        whole = jnp.where(size > 0, size, 1)
+        unit = jax.tree.map(lambda w: w / whole, wanted)
 
         class Carry(NamedTuple):
             found: PyTree
@@ -258,7 +259,7 @@ class Tracked:
         left = optax.tree.sub(wanted, damped(operator, damping)(state))
         step = diagonal_product(precondition, left)
         found = optax.tree.add_scale(state, self.rate, step)
-        residual = optax.tree.norm(left) / optax.tree.norm(wanted)
+        residual = _relative(left, wanted)
         return _solution(found, residual, 1, False), found
 
 
@@ -309,7 +310,7 @@ class Nystrom:
             columns,
         )
         left = optax.tree.sub(damped(operator, damping)(found), wanted)
-        residual = optax.tree.norm(left) / optax.tree.norm(wanted)
+        residual = _relative(left, wanted)
         return _solution(found, residual, self.rank + 1, False), state
 
 
@@ -332,6 +333,11 @@ def _inner(first: PyTree, second: PyTree) -> Float[Array, "k k"]:
         return jnp.matmul(flat[0], flat[1].T, precision="highest")
 
     return jax.tree.reduce(jnp.add, jax.tree.map(of_leaves, first, second))
+
+
+def _relative(left: PyTree, wanted: PyTree) -> Float[Array, ""]:
+    size = norm(wanted)
+    return norm(left) / jnp.where(size > 0, size, 1)
 
 
 def _without_product(found: PyTree) -> Solution:
