@@ -215,14 +215,14 @@ def require_connected(
         NoForwardMode: the function is itself a derivative that does not exist.
     """
     leaves, tree = jax.tree.flatten(at)
-    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf, jnp.inexact)]
+    moving = [i for i, leaf in enumerate(leaves) if _moves(leaf)]
 
     def of_floats(floats: list[Array]) -> list[Array]:
         whole = list(leaves)
         for place, leaf in zip(moving, floats, strict=True):
             whole[place] = leaf
         found = jax.tree.leaves(function(jax.tree.unflatten(tree, whole)))
-        return [leaf for leaf in found if jnp.issubdtype(leaf, jnp.inexact)]
+        return [leaf for leaf in found if _moves(leaf)]
 
     floats = [leaves[i] for i in moving]
 
@@ -247,3 +247,9 @@ def require_connected(
             f"{what} does not depend on {of}: its derivative is zero everywhere (a "
             "stop_gradient too many?)"
         )
+
+
+def _moves(leaf: Any) -> bool:
+    """Whether it has a derivative: floats of JAX, NumPy and Python do."""
+    kind = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jnp.issubdtype(kind, jnp.inexact)
