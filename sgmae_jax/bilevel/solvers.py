@@ -165,7 +165,7 @@ class ConjugateGradient:
 
     Args:
         iterations: at most, >= 1.
-        tolerance: they stop at this residual.
+        tolerance: they stop at this residual, or at what rounding leaves.
 
     Reference: Steihaug, The Conjugate Gradient Method and Trust Regions (1983).
     """
@@ -185,6 +185,8 @@ class ConjugateGradient:
         size = norm(wanted)
         whole = jnp.where(size > 0, size, 1)
         unit = jax.tree.map(lambda w: w / whole, wanted)
+        # Beyond rounding, the curvature underflows and looks negative.
+        enough = max(self.tolerance, float(jnp.finfo(size.dtype).eps))
 
         class Carry(NamedTuple):
             found: PyTree
@@ -195,7 +197,7 @@ class ConjugateGradient:
             bent: Bool[Array, ""]  # negative curvature was met
 
         def going(now: Carry):
-            far = optax.tree.norm(now.left) > self.tolerance
+            far = optax.tree.norm(now.left) > enough
             return (now.made < self.iterations) & far & ~now.bent
 
         def body(now: Carry):
@@ -209,10 +211,13 @@ class ConjugateGradient:
             steeper = improve(left)
             slope = optax.tree.vdot(left, steeper)
             direction = optax.tree.add_scale(steeper, slope / now.slope, now.direction)
-            kept = optax.tree.where(now.made == 0, now.direction, now.found)
+            # Where there is no curvature: what there was, or the first direction.
+            start = now.made == 0
+            kept = optax.tree.where(start, now.direction, now.found)
+            lost = optax.tree.where(start, optax.tree.sub(now.left, product), now.left)
             return Carry(
                 found=optax.tree.where(bent, kept, found),
-                left=optax.tree.where(bent, now.left, left),
+                left=optax.tree.where(bent, lost, left),
                 direction=direction,
                 slope=slope,
                 made=now.made + 1,
