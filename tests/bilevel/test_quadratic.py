@@ -228,6 +228,15 @@ def test_the_outer_loss_may_leave_a_path_out(problem):
     assert found.middle.iterations == 0 and not found.middle.negative_curvature
 
 
+def test_compiled_or_not_it_is_the_same(problem):
+    solver = ConjugateGradient(5)
+    compiled = solved(problem, solver)
+    with jax.disable_jit():
+        one_by_one = solved(problem, solver)
+    assert relative(one_by_one.value, compiled.value) < 1e-12
+    assert one_by_one.lower.iterations == compiled.lower.iterations == 5
+
+
 def test_everything_is_in_the_report(problem):
     found = solved(problem, ConjugateGradient(30))
     x = problem.x_of(problem.t)
