@@ -150,7 +150,10 @@ def minima():
         return jax.device_get((theta, head, mask_net))
 
 
-def solved(theta, head, mask_net, at, solver=ConjugateGradient(150, tolerance=1e-12)):
+EXACT = ConjugateGradient(150, tolerance=1e-12)
+
+
+def solved(theta, head, mask_net, at, solver=EXACT):
     return hypergradient(
         lambda seen, head, _: judged(head, seen, at["valid labels"]),
         Level(lambda head, seen: middle(head, seen, at), solver),
@@ -190,7 +193,7 @@ def test_it_is_the_slope_of_re_solving_everything():
 
 def test_best_responses_agree():
     theta, head, mask_net = minima()
-    at, solver = data(), ConjugateGradient(150, tolerance=1e-12)
+    at, solver = data(), EXACT
     respond = best_response(Level(lambda x, net: lower(x, net, at), solver))
     answer = best_response(Level(lambda y, seen: middle(y, seen, at), solver))
 
@@ -249,7 +252,7 @@ def test_a_weights_derivative_is_the_change_of_its_patchs_error(solver):
 # In between, rounding decides: conjugate gradients amplify it until they converge.
 @pytest.mark.parametrize(
     ("solver", "bound"),
-    [(ConjugateGradient(5), 1e-11), (ConjugateGradient(150, tolerance=1e-12), 1e-9)],
+    [(ConjugateGradient(5), 1e-11), (EXACT, 1e-9)],
     ids=repr,
 )
 def test_one_device_or_eight_it_is_the_same(solver, bound):
