@@ -3,7 +3,7 @@
     python -m benchmarks.hypergradient [--steps 600] [--rounds 15]
 
 A small ViT, one batch a level, float32. The autoencoder and the head are brought to
-their minima (each with a ridge, so that there is one) by gradient descent; the
+their minima (each with a ridge, the autoencoder's around a trained one, so that there is a minimum) by gradient descent; the
 derivative of the validation loss through all these steps, by reverse mode, is what the
 solvers are compared with, at the same point. A solver's time is that of one whole
 hypergradient over that of one MAE step on as many images, alternating; its memory is
@@ -54,6 +54,7 @@ from sgmae_jax.models.patch_maskers import SharedMasker
 BATCH, RATIO = 32, 0.75
 RIDGE, HEAD_RIDGE = 0.03, 0.03
 RATE, HEAD_RATE, HEAD_STEPS = 0.3, 1.0, 300
+TRAINING = 200
 B2 = 0.95
 ADAMW = optax.adamw(1e-3, b1=0.9, b2=B2, weight_decay=RIDGE)
 DESCENT = optax.sgd(RATE, momentum=0.9)
@@ -64,6 +65,7 @@ class Point(NamedTuple):
 
     Attributes:
         theta: the autoencoder, at its minimum.
+        centre: where its ridge holds it: as it was after some training.
         head: the head, at its own.
         masking: the masking network.
         tokens: what this reads, so that it reaches the outer loss on one way only.
@@ -75,6 +77,7 @@ class Point(NamedTuple):
     """
 
     theta: Any
+    centre: Any
     head: Any
     masking: Any
     tokens: jax.Array
@@ -118,6 +121,7 @@ class Problem:
         logits = self.levels.logits(masking, theta, fill)
         return Point(
             theta=theta,
+            centre=theta,
             head=params["head"],
             masking=masking,
             tokens=model.embed(theta, fill),
@@ -130,6 +134,10 @@ class Problem:
 
     def settle(self, at: Point, steps: int) -> Point:
         """All variables but the masking network at their minima."""
+        trained = unroll(
+            self.lower(at), optax.adam(3e-3), at.theta, at.masking, steps=TRAINING
+        )
+        at = at._replace(theta=trained, centre=trained)
         theta = unroll(self.lower(at), DESCENT, at.theta, at.masking, steps=steps)
         at = at._replace(theta=theta, head=self.respond(at, theta))
         state, width = at.adam, 4
@@ -155,7 +163,8 @@ class Problem:
             error = self.levels.weigh(
                 prediction, self.chances(at, masking), at.fill, at.mask
             )
-            return error + RIDGE / 2 * optax.tree.norm(theta, squared=True)
+            away = optax.tree.sub(theta, at.centre)
+            return error + RIDGE / 2 * optax.tree.norm(away, squared=True)
 
         return loss
 

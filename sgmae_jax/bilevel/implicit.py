@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PyTree
 
 from sgmae_jax.bilevel.products import (
@@ -70,7 +69,7 @@ def implicit_vjp(
         precondition=level.precondition,
     )
     mixed = level.product(level.loss, inner, hyper, solved.vector)
-    return _negative(mixed), solved, state
+    return _map_floats(jnp.negative, mixed), solved, state
 
 
 def best_response(
@@ -105,7 +104,7 @@ def best_response(
         found, hyper = saved
         state = level.solver.init(found)
         of_hyper, _, _ = implicit_vjp(level, found, hyper, cotangent, state)
-        return optax.tree.zeros_like(found), of_hyper
+        return None, of_hyper  # None: zero, whatever the start looks like
 
     respond.defvjp(forward, backward)
     return respond
@@ -176,9 +175,8 @@ def hypergradient(
         require_connected(view, x, f"what the {reader} loss sees", "the lower variable")
     seen_by_middle, pull_middle = jax.vjp(views[0], x)
     seen_by_outer, pull_outer = jax.vjp(views[1], x)
-    loss, (of_seen, of_y, of_hyper) = jax.value_and_grad(outer, argnums=(0, 1, 2))(
-        seen_by_outer, y, hyper
-    )
+    differentiate = jax.value_and_grad(outer, argnums=(0, 1, 2), allow_int=True)
+    loss, (of_seen, of_y, of_hyper) = differentiate(seen_by_outer, y, hyper)
     of_features, solved_y, state_y = implicit_vjp(
         middle, y, seen_by_middle, of_y, states[0]
     )
@@ -189,7 +187,7 @@ def hypergradient(
     )
     implicit, solved_x, state_x = implicit_vjp(lower, x, hyper, wanted, states[1])
     return Hypergradient(
-        value=optax.tree.add(of_hyper, implicit),
+        value=_map_floats(jnp.add, of_hyper, implicit),
         loss=loss,
         direct=direct,
         through=through,
@@ -207,10 +205,11 @@ def _no_product(vector: PyTree) -> PyTree:
     raise NotImplementedError("a solver with products = False has asked for one")
 
 
-def _negative(tree: PyTree) -> PyTree:
-    """Of a cotangent; those of integers stay as they are."""
+def _map_floats(function: Callable[..., Any], *trees: PyTree) -> PyTree:
+    """Of cotangents; those of integers, float0, stay as they are."""
 
-    def one(leaf: Any) -> Any:
-        return leaf if leaf.dtype == jax.dtypes.float0 else jnp.negative(leaf)
+    def one(first: Any, *others: Any) -> Any:
+        is_integer = first.dtype == jax.dtypes.float0
+        return first if is_integer else function(first, *others)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, *trees)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Literal
+from jax.extend.core import Jaxpr, Literal
 from jaxtyping import Array, Float, PyTree
 
 # A linear map between trees of the same structure.
@@ -26,23 +27,52 @@ class Disconnected(ValueError):
     """A derivative that must not vanish is zero for every value; one line."""
 
 
+_NO_FORWARD_MODE = (
+    "implicit differentiation needs forward-mode derivatives of the inner loss, and a "
+    "part of it has none (a jax.custom_vjp; fused attention is one): choose attention "
+    "'matmul' or 'xla'"
+)
+
+
 @contextlib.contextmanager
 def forward_mode() -> Iterator[None]:
     """Says clearly what is wrong where forward mode meets a function without it.
 
     Raises:
-        NoForwardMode: inside, a `jax.custom_vjp` was met; fused attention is one.
+        NoForwardMode: inside, a `jax.custom_vjp` was met, or a kernel without a rule;
+            fused attention is the one and holds the other.
     """
     try:
         yield
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
+    except (TypeError, NotImplementedError) as error:
+        if not re.search("custom_vjp|Differentiation rule", str(error)):
             raise
-        raise NoForwardMode(
-            "implicit differentiation needs forward-mode derivatives of the inner "
-            "loss, and a part of it has none (a jax.custom_vjp; fused attention is "
-            "one): choose attention 'matmul' or 'xla'"
-        ) from error
+        raise NoForwardMode(_NO_FORWARD_MODE) from error
+
+
+def _require_forward_mode(program: Jaxpr) -> None:
+    """Under jit, JAX itself finds a missing rule only when it compiles.
+
+    Raises:
+        NoForwardMode: a program holds the derivative of a `jax.custom_vjp`.
+    """
+    for equation in program.eqns:
+        if equation.primitive.name == "custom_lin":
+            raise NoForwardMode(_NO_FORWARD_MODE)
+        for inner in jax.tree.leaves(tuple(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if isinstance(inner, Jaxpr):
+                _require_forward_mode(inner)
+
+
+def _linearize(
+    function: Callable[[Any], PyTree], at: PyTree
+) -> tuple[PyTree, Operator]:
+    """`jax.linearize`, which says clearly where it cannot."""
+    with forward_mode():
+        found, push = jax.linearize(function, at)
+        _require_forward_mode(jax.make_jaxpr(push)(at).jaxpr)
+    return found, push
 
 
 def hessian(loss: Callable[[Any], Float[Array, ""]], at: PyTree) -> Operator:
@@ -58,8 +88,7 @@ def hessian(loss: Callable[[Any], Float[Array, ""]], at: PyTree) -> Operator:
     Raises:
         NoForwardMode: see `forward_mode`.
     """
-    with forward_mode():
-        return jax.linearize(jax.grad(loss), at)[1]
+    return _linearize(jax.grad(loss), at)[1]
 
 
 def gauss_newton(
@@ -83,8 +112,7 @@ def gauss_newton(
 
     Reference: Schraudolph, Fast Curvature Matrix-Vector Products (2002).
     """
-    with forward_mode():
-        found, push = jax.linearize(outputs, at)
+    found, push = _linearize(outputs, at)
     pull = jax.linear_transpose(push, at)
     curve = hessian(loss, found)
 
@@ -116,8 +144,7 @@ def mixed_product(loss: Loss, inner: PyTree, hyper: PyTree, vector: PyTree) -> P
     """
 
     def slope(hyper: PyTree) -> Float[Array, ""]:
-        with forward_mode():
-            return jax.jvp(lambda x: loss(x, hyper), (inner,), (vector,))[1]
+        return jax.jvp(lambda x: loss(x, hyper), (inner,), (vector,))[1]
 
     require_connected(slope, hyper, "the inner loss's gradient", "its hyper-variable")
     return jax.grad(slope, allow_int=True)(hyper)
@@ -137,11 +164,18 @@ def mixed_difference(
 
     Reference: Liu et al., DARTS (2019), section 2.3; leopard-ai/betty darts.py.
     """
-    step = radius / optax.tree.norm(vector)
+    step = radius / norm(vector)
     by_hyper = jax.grad(loss, argnums=1)
     ahead = by_hyper(optax.tree.add_scale(inner, step, vector), hyper)
     behind = by_hyper(optax.tree.add_scale(inner, -step, vector), hyper)
     return optax.tree.scale(1 / (2 * step), optax.tree.sub(ahead, behind))
+
+
+def norm(tree: PyTree) -> Float[Array, ""]:
+    """The Euclidean norm, also of numbers whose squares underflow or overflow."""
+    largest = optax.tree.norm(tree, jnp.inf)
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * optax.tree.norm(jax.tree.map(lambda leaf: leaf / unit, tree))
 
 
 def damped(operator: Operator, damping: float | Array | PyTree) -> Operator:
@@ -178,27 +212,34 @@ def require_connected(
 
     Raises:
         Disconnected: no output depends on any float of the argument.
+        NoForwardMode: the function is itself a derivative that does not exist.
     """
     leaves, tree = jax.tree.flatten(at)
-    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf, jnp.inexact)]
+    moving = [i for i, leaf in enumerate(leaves) if _moves(leaf)]
 
-    def tangents(directions: list[Array]) -> PyTree:
-        def of_floats(floats: list[Array]) -> PyTree:
-            whole = list(leaves)
-            for place, leaf in zip(moving, floats, strict=True):
-                whole[place] = leaf
-            return function(jax.tree.unflatten(tree, whole))
+    def of_floats(floats: list[Array]) -> list[Array]:
+        whole = list(leaves)
+        for place, leaf in zip(moving, floats, strict=True):
+            whole[place] = leaf
+        found = jax.tree.leaves(function(jax.tree.unflatten(tree, whole)))
+        return [leaf for leaf in found if _moves(leaf)]
 
-        floats = [leaves[i] for i in moving]
-        return jax.jvp(of_floats, (floats,), (directions,))[1]
+    floats = [leaves[i] for i in moving]
 
-    program = jax.make_jaxpr(tangents)([leaves[i] for i in moving]).jaxpr
+    # In reverse mode: a network that has nothing else may stand between the two.
+    def gradients(wanted: list[Array]) -> list[Array]:
+        return jax.vjp(of_floats, floats)[1](wanted)[0]
+
+    with forward_mode():
+        found = jax.eval_shape(of_floats, floats)
+        program = jax.make_jaxpr(gradients)(found).jaxpr
+        _require_forward_mode(program)
     reached = set(program.invars)
 
     def touched(atoms: list[Any]) -> bool:
         return any(not isinstance(a, Literal) and a in reached for a in atoms)
 
-    for equation in program.eqns:  # in order: what the directions reach
+    for equation in program.eqns:  # in order: what the cotangents reach
         if touched(equation.invars):
             reached.update(equation.outvars)
     if not touched(program.outvars):
@@ -206,3 +247,9 @@ def require_connected(
             f"{what} does not depend on {of}: its derivative is zero everywhere (a "
             "stop_gradient too many?)"
         )
+
+
+def _moves(leaf: Any) -> bool:
+    """Whether it has a derivative: floats of JAX, NumPy and Python do."""
+    kind = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jnp.issubdtype(kind, jnp.inexact)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from sgmae_jax.bilevel.products import Operator, damped, diagonal_product
+from sgmae_jax.bilevel.products import Operator, damped, diagonal_product, norm
 
 # A search direction with less curvature than this, by its squared length, ends CG.
 _FLAT = 1e-12
@@ -151,7 +151,7 @@ class Neumann:
 
         start = optax.tree.zeros_like(wanted), wanted
         found, left = jax.lax.fori_loop(0, self.terms, body, start)
-        residual = optax.tree.norm(left) / optax.tree.norm(wanted)
+        residual = _relative(left, wanted)
         found = optax.tree.add(found, step(left))  # the last term costs no product
         return _solution(found, residual, self.terms, False), state
 
@@ -165,7 +165,7 @@ class ConjugateGradient:
 
     Args:
         iterations: at most, >= 1.
-        tolerance: they stop at this residual.
+        tolerance: they stop at this residual, or at what rounding leaves.
 
     Reference: Steihaug, The Conjugate Gradient Method and Trust Regions (1983).
     """
@@ -182,8 +182,11 @@ class ConjugateGradient:
         operator = damped(operator, damping)
         improve = functools.partial(diagonal_product, precondition)
         # Inner products of a tiny right-hand side would underflow.
-        size = optax.tree.norm(wanted)
-        unit = optax.tree.scale(1 / size, wanted)
+        size = norm(wanted)
+        whole = jnp.where(size > 0, size, 1)
+        unit = jax.tree.map(lambda w: w / whole, wanted)
+        # Beyond rounding, the curvature underflows and looks negative.
+        enough = max(self.tolerance, float(jnp.finfo(size.dtype).eps))
 
         class Carry(NamedTuple):
             found: PyTree
@@ -194,7 +197,7 @@ class ConjugateGradient:
             bent: Bool[Array, ""]  # negative curvature was met
 
         def going(now: Carry):
-            far = optax.tree.norm(now.left) > self.tolerance
+            far = optax.tree.norm(now.left) > enough
             return (now.made < self.iterations) & far & ~now.bent
 
         def body(now: Carry):
@@ -208,10 +211,13 @@ class ConjugateGradient:
             steeper = improve(left)
             slope = optax.tree.vdot(left, steeper)
             direction = optax.tree.add_scale(steeper, slope / now.slope, now.direction)
-            kept = optax.tree.where(now.made == 0, now.direction, now.found)
+            # Where there is no curvature: what there was, or the first direction.
+            start = now.made == 0
+            kept = optax.tree.where(start, now.direction, now.found)
+            lost = optax.tree.where(start, optax.tree.sub(now.left, product), now.left)
             return Carry(
                 found=optax.tree.where(bent, kept, found),
-                left=optax.tree.where(bent, now.left, left),
+                left=optax.tree.where(bent, lost, left),
                 direction=direction,
                 slope=slope,
                 made=now.made + 1,
@@ -258,7 +264,7 @@ class Tracked:
         left = optax.tree.sub(wanted, damped(operator, damping)(state))
         step = diagonal_product(precondition, left)
         found = optax.tree.add_scale(state, self.rate, step)
-        residual = optax.tree.norm(left) / optax.tree.norm(wanted)
+        residual = _relative(left, wanted)
         return _solution(found, residual, 1, False), found
 
 
@@ -309,7 +315,7 @@ class Nystrom:
             columns,
         )
         left = optax.tree.sub(damped(operator, damping)(found), wanted)
-        residual = optax.tree.norm(left) / optax.tree.norm(wanted)
+        residual = _relative(left, wanted)
         return _solution(found, residual, self.rank + 1, False), state
 
 
@@ -332,6 +338,11 @@ def _inner(first: PyTree, second: PyTree) -> Float[Array, "k k"]:
         return jnp.matmul(flat[0], flat[1].T, precision="highest")
 
     return jax.tree.reduce(jnp.add, jax.tree.map(of_leaves, first, second))
+
+
+def _relative(left: PyTree, wanted: PyTree) -> Float[Array, ""]:
+    size = norm(wanted)
+    return norm(left) / jnp.where(size > 0, size, 1)
 
 
 def _without_product(found: PyTree) -> Solution:
