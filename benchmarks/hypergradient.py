@@ -2,12 +2,13 @@
 
     python -m benchmarks.hypergradient [--steps 600] [--rounds 15]
 
-A small ViT, one batch a level, float32. The autoencoder and the head are brought to
-their minima (each with a ridge, the autoencoder's around a trained one, so that there is a minimum) by gradient descent; the
-derivative of the validation loss through all these steps, by reverse mode, is what the
-solvers are compared with, at the same point. A solver's time is that of one whole
-hypergradient over that of one MAE step on as many images, alternating; its memory is
-the compiler's count of temporaries, over that step's. Prints a Markdown table.
+A small ViT, one batch a level, float32. Autoencoder and head are brought to their
+minima by gradient descent; a ridge on each (the autoencoder's around a trained one)
+makes sure that there is one. The derivative of the validation loss through all these
+steps, by reverse mode, is what the solvers are compared with, at the same point. A
+solver's time is that of a whole hypergradient over that of an MAE step on as many
+images, alternating; its memory is the compiler's count of temporaries, over that
+step's. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ from sgmae_jax.models.head import ClassificationHead
 from sgmae_jax.models.patch_maskers import SharedMasker
 
 BATCH, RATIO = 32, 0.75
-RIDGE, HEAD_RIDGE = 0.03, 0.03
-RATE, HEAD_RATE, HEAD_STEPS = 0.3, 1.0, 300
+RIDGE, HEAD_RIDGE = 0.1, 0.03
+RATE, HEAD_RATE, HEAD_STEPS = 0.05, 1.0, 300
 TRAINING = 200
 B2 = 0.95
 ADAMW = optax.adamw(1e-3, b1=0.9, b2=B2, weight_decay=RIDGE)
