@@ -22,7 +22,6 @@ from jaxtyping import Array, Key
 
 from sgmae_jax import rules
 from sgmae_jax.bilevel import (
-    ConjugateGradient,
     Hypergradient,
     Level,
     OneStep,
@@ -68,8 +67,10 @@ FIELDS = {
     "masker_hidden": Field(512, integer(1), "units of its hidden layer"),
     "masker_rate": Field(1e-3, number(0, low_open=True), "its learning rate at start"),
     "pool": Field("cls", choice("cls", "mean"), "what the head reads"),
-    "head_rate": Field(1e-3, number(0, low_open=True), "as AdamW; see head_step"),
-    "head_step": Field("newton", choice("newton", "adamw"), "on a batch's features"),
+    "head_step": Field(
+        "solve", choice("solve", "adamw"), "how it learns from a batch's features"
+    ),
+    "head_rate": Field(1e-3, number(0, low_open=True), "at start, with adamw"),
     "head_dropout": Field(0.0, number(0, 1, high_open=True), "released: 0.1"),
     "every": Field(16, integer(1), "steps between those of head and masking network"),
     "validation": Field(
@@ -95,11 +96,11 @@ FIELDS = {
     "curvature": Field("gauss_newton", choice("gauss_newton", "hessian"), "in it"),
     "iterations": Field(4, integer(1), "products in it"),
     "rate": Field(1.0, number(0, low_open=True), "of identity, neumann and tracked"),
-    "damping": Field(0.1, number(0), "added to the curvature"),
+    "damping": Field(0.01, number(0), "added to the curvature"),
     "precondition": Field("none", choice("none", "adam"), "by AdamW's second moments"),
     "head_solver": Field("cg", choice("identity", "cg"), "of the head's linear system"),
-    "head_iterations": Field(20, integer(1), "products in it"),
-    "head_damping": Field(0.1, number(0, low_open=True), "in it and in Newton steps"),
+    "head_iterations": Field(10, integer(1), "products in it; steps of solve"),
+    "head_damping": Field(0.1, number(0, low_open=True), "in both"),
     "product": Field("exact", choice("exact", "difference"), "difference: as released"),
     "upper_schedule": Field(
         "own", choice("own", "released"), "released: the cosines end half way"
@@ -243,12 +244,15 @@ def build(config, run: Run) -> Method:
         loss, gradient = jax.value_and_grad(levels.head_loss)(
             weights, found, batch["label"], own
         )
-        if part.head_step == "newton":
-            operator = levels.head_curvature(batch["label"])(weights, found)
-            solved, _ = ConjugateGradient(part.head_iterations).solve(
-                operator, gradient, damping=part.head_damping
+        if part.head_step == "solve":
+            solved = levels.solve_head(
+                weights,
+                found,
+                batch["label"],
+                damping=part.head_damping,
+                steps=part.head_iterations,
             )
-            gradient = solved.vector
+            gradient = optax.tree.sub(weights, solved)
         return {"head": gradient}, {"loss": loss}
 
     def differentiate(params, batches, key, step, ratio, states) -> Hypergradient:
@@ -375,8 +379,8 @@ def build(config, run: Run) -> Method:
             Update(("masker",), random_gradient, masker_optimizer, part.every, "masker")
         )
     if judged:
-        newton = part.head_step == "newton"
-        step = optax.sgd(1.0) if newton else upper_optimizer(part.head_rate)
+        solve = part.head_step == "solve"
+        step = optax.sgd(1.0) if solve else upper_optimizer(part.head_rate)
         updates.append(Update(("head",), head_gradient, step, part.every, "head"))
         parts = {"masker": masker_optimizer}
         if tracked:

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from sgmae_jax.bilevel import Operator, gauss_newton
@@ -134,6 +135,43 @@ class ThreeLevels:
     ) -> Float[Array, ""]:
         """Stages II and III: cross entropy."""
         return cross_entropy(self.classify(weights, features, key), labels)
+
+    def solve_head(
+        self,
+        weights: PyTree,
+        features: Float[Array, "B D"],
+        labels: Int[Array, " B"],
+        *,
+        damping: float,
+        steps: int,
+    ) -> PyTree:
+        """Stage II on the features of one batch, held near where it starts.
+
+        Args:
+            weights: where it starts.
+            features: computed once, whatever the number of steps.
+            labels: of their images.
+            damping: half the squared distance from the start costs this much.
+            steps: of L-BFGS.
+        """
+
+        def objective(moved: PyTree) -> Float[Array, ""]:
+            away = optax.tree.norm(optax.tree.sub(moved, weights), squared=True)
+            return self.head_loss(moved, features, labels) + damping / 2 * away
+
+        optimizer = optax.lbfgs()
+        look = optax.value_and_grad_from_state(objective)
+
+        def step(_, carry):
+            moved, state = carry
+            value, gradient = look(moved, state=state)
+            change, state = optimizer.update(
+                gradient, state, moved, value=value, grad=gradient, value_fn=objective
+            )
+            return optax.apply_updates(moved, change), state
+
+        start = weights, optimizer.init(weights)
+        return jax.lax.fori_loop(0, steps, step, start)[0]
 
     def head_curvature(self, labels: Int[Array, " B"]) -> Curvature:
         """Gauss-Newton's of the head, on features."""
