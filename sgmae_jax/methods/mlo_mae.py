@@ -100,7 +100,8 @@ FIELDS = {
     "precondition": Field("none", choice("none", "adam"), "by AdamW's second moments"),
     "head_solver": Field("cg", choice("identity", "cg"), "of the head's linear system"),
     "head_iterations": Field(10, integer(1), "products in it; steps of solve"),
-    "head_damping": Field(0.1, number(0, low_open=True), "in both"),
+    "head_damping": Field(0.1, number(0, low_open=True), "in the system"),
+    "head_hold": Field(1.0, number(0), "how near solve stays to where it starts"),
     "product": Field("exact", choice("exact", "difference"), "difference: as released"),
     "upper_schedule": Field(
         "own", choice("own", "released"), "released: the cosines end half way"
@@ -249,7 +250,7 @@ def build(config, run: Run) -> Method:
                 weights,
                 found,
                 batch["label"],
-                damping=part.head_damping,
+                hold=part.head_hold,
                 steps=part.head_iterations,
             )
             gradient = optax.tree.sub(weights, solved)

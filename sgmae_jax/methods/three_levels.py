@@ -142,7 +142,7 @@ class ThreeLevels:
         features: Float[Array, "B D"],
         labels: Int[Array, " B"],
         *,
-        damping: float,
+        hold: float,
         steps: int,
     ) -> PyTree:
         """Stage II on the features of one batch, held near where it starts.
@@ -151,13 +151,13 @@ class ThreeLevels:
             weights: where it starts.
             features: computed once, whatever the number of steps.
             labels: of their images.
-            damping: half the squared distance from the start costs this much.
+            hold: half the squared distance from the start costs this much.
             steps: of L-BFGS.
         """
 
         def objective(moved: PyTree) -> Float[Array, ""]:
             away = optax.tree.norm(optax.tree.sub(moved, weights), squared=True)
-            return self.head_loss(moved, features, labels) + damping / 2 * away
+            return self.head_loss(moved, features, labels) + hold / 2 * away
 
         optimizer = optax.lbfgs()
         look = optax.value_and_grad_from_state(objective)
