@@ -48,6 +48,13 @@ def fields_of(folder: pathlib.Path, name: str, seed: int, options) -> dict[str, 
         "optim.base_lr": 3e-3,
         **ARMS[name][1],
     }
+    if ARMS[name][0] == "mlo_mae":
+        # A short run: more outer steps, and larger ones, than a long run needs.
+        fields |= {
+            "method.every": 8,
+            "method.iterations": 2,
+            "method.masker_rate": 3e-3,
+        }
     if name == MASKS:
         fields["mask.options.run"] = str(directory(folder, "MLO-MAE", seed))
     return fields
