@@ -1,6 +1,6 @@
 """Every solver's hypergradient against the derivative of solving all levels again.
 
-    python -m benchmarks.hypergradient [--steps 600] [--rounds 15]
+    python -m benchmarks.hypergradient [--steps 400] [--rounds 15]
 
 A small ViT, one batch a level, float32. Autoencoder and head are brought to their
 minima by gradient descent; a ridge on each (the autoencoder's around a trained one)
@@ -53,7 +53,7 @@ from sgmae_jax.models.head import ClassificationHead
 from sgmae_jax.models.patch_maskers import SharedMasker
 
 BATCH, RATIO = 32, 0.75
-RIDGE, HEAD_RIDGE = 0.1, 0.03
+RIDGE, HEAD_RIDGE = 0.2, 0.03
 RATE, HEAD_RATE, HEAD_STEPS = 0.05, 1.0, 300
 TRAINING = 200
 B2 = 0.95
@@ -309,7 +309,7 @@ SOLVERS: dict[str, tuple[Solver | None, dict[str, Any], int]] = {
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     problem = Problem()

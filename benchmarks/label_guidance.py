@@ -1,12 +1,12 @@
 """MLO-MAE, its parts and its controls on CIFAR-10, at equal compute.
 
     python -m benchmarks.label_guidance --data cifar10.zip --workdir runs/labels \
-        [--epochs 1.5] [--seeds 3] [--arms "MAE,MLO-MAE"]
+        [--epochs 1] [--seeds 0 1 2] [--arms "MAE" "MLO-MAE"]
 
 Every arm gets the FLOPs of so many epochs of MAE, by count, whatever of its steps is
 spent on labels. Model, data, batch, learning rate and the warm-up's share of a run are
 the same for all. Then each encoder is probed, and fine-tuned with the labels of 10,000
-training images, with one recipe for all. The test images are used once for each. Runs
+training images, with one recipe for all. 5,000 test images are used once for each. Runs
 that are there are resumed or left as they are, so the command can be given again; the
 last thing it prints is the table.
 """
@@ -26,6 +26,15 @@ from sgmae_jax.methods.base import Run
 BATCH, WARM = 64, 0.1
 EPOCH = IMAGES // BATCH
 LABELS = 10_000  # images that encoders are fine-tuned on
+# Scores are made once, after training, on test images.
+ONCE: dict[str, object] = {
+    "eval.every": 0,
+    "eval.baselines": False,
+    "eval.fit_split": "train",
+    "eval.split": "test",
+    "eval.fit_limit": 5000,
+    "eval.limit": 5000,
+}
 MASKS = "MAE, with the masks MLO-MAE learned"
 # name -> (config, fields of the method)
 ARMS: dict[str, tuple[str, dict[str, object]]] = {
@@ -50,11 +59,7 @@ def fields_of(folder: pathlib.Path, name: str, seed: int, options) -> dict[str, 
     }
     if ARMS[name][0] == "mlo_mae":
         # A short run: more outer steps, and larger ones, than a long run needs.
-        fields |= {
-            "method.every": 8,
-            "method.iterations": 2,
-            "method.masker_rate": 3e-3,
-        }
+        fields |= {"method.every": 8, "method.masker_rate": 3e-3}
     if name == MASKS:
         fields["mask.options.run"] = str(directory(folder, "MLO-MAE", seed))
     return fields
@@ -95,12 +100,9 @@ def train(folder: pathlib.Path, name: str, seed: int, options) -> pathlib.Path:
         "optim.warmup_epochs": round(WARM * steps / EPOCH, 4),
         "checkpoint.every": 500,
         "checkpoint.keep_period": max(steps // 4, 1),
-        "eval.every": 0,
-        "eval.baselines": False,
-        "eval.fit_limit": 1000,
-        "eval.limit": 1000,
         "log.pictures": max(steps // 4, 1),
         "seed": seed,
+        **ONCE,
     }
     config = f"{ARMS[name][0]}_tiny_cifar10"
     launch("--config", config, "--workdir", str(run), *typed(fields))
@@ -116,32 +118,17 @@ def fine_tune(run: pathlib.Path | None, folder: pathlib.Path, seed: int, options
             "data.split": f"train[:{LABELS}]",
             "data.batch_size": BATCH,
             "epochs": options.tuning_epochs,
-            "eval.every": 0,
-            "eval.baselines": False,
-            "eval.fit_limit": 1000,
-            "eval.limit": 1000,
             "seed": seed,
+            **ONCE,
         }
         config = "finetune_tiny_cifar10" + (f":{run}" if run else "")
         launch("--config", config, "--workdir", str(tuned), *typed(fields))
     return tuned
 
 
-def evaluate(run: pathlib.Path, options) -> dict[str, float]:
-    """Scores on the test images of what was trained, fitted on 10,000 others."""
-    written = run / "evaluation.json"
-    if not written.exists():
-        fields = {
-            "data.path": str(options.data),
-            "eval.fit_split": "train",
-            "eval.split": "test",
-            "eval.fit_limit": 10_000,
-            "eval.limit": 10_000,
-            "eval.baselines": False,
-        }
-        words = typed(fields)
-        launch("--config", f"evaluate:{run}", "--workdir", str(run), *words)
-    return json.loads(written.read_text())["scores"]["trained encoder"]
+def scores_of(run: pathlib.Path) -> dict[str, float]:
+    """Scores on the test images of what a run trained."""
+    return json.loads((run / "scores.json").read_text())["trained encoder"]
 
 
 def directory(folder: pathlib.Path, name: str, seed: int) -> pathlib.Path:
@@ -155,23 +142,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    parser.add_argument("--epochs", type=float, default=1.5)
+    parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--tuning-epochs", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", default=";".join(ARMS), help="split by ;")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", default=[*ARMS])
     options = parser.parse_args()
-    folder, arms = options.workdir, options.arms.split(";")
+    folder = options.workdir
     found: dict[str, list[list[float]]] = {}
     steps: dict[str, int | None] = {}
-    for seed in range(options.seeds):
-        for name in arms:
+    for seed in options.seeds:
+        for name in options.arms:
             run = train(folder, name, seed, options)
-            tuned = fine_tune(run, folder, seed, options)
-            scores, accuracy = evaluate(run, options), evaluate(tuned, options)
-            row = [scores["knn"], scores["probe"], accuracy["accuracy"]]
+            tuned = scores_of(fine_tune(run, folder, seed, options))
+            scores = scores_of(run)
+            row = [scores["knn"], scores["probe"], tuned["accuracy"]]
             found.setdefault(name, []).append(row)
             steps[name] = json.loads((run / "config.json").read_text())["steps"]
-        scratch = evaluate(fine_tune(None, folder, seed, options), options)
+        scratch = scores_of(fine_tune(None, folder, seed, options))
         row = [float("nan")] * 2 + [scratch["accuracy"]]
         found.setdefault("no pre-training", []).append(row)
         steps["no pre-training"] = None

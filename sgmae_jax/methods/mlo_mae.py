@@ -94,7 +94,7 @@ FIELDS = {
         "of the autoencoder's linear system",
     ),
     "curvature": Field("gauss_newton", choice("gauss_newton", "hessian"), "in it"),
-    "iterations": Field(4, integer(1), "products in it"),
+    "iterations": Field(2, integer(1), "products in it"),
     "rate": Field(1.0, number(0, low_open=True), "of identity, neumann and tracked"),
     "damping": Field(0.01, number(0), "added to the curvature"),
     "precondition": Field("none", choice("none", "adam"), "by AdamW's second moments"),
