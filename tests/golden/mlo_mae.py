@@ -155,10 +155,13 @@ class Networks:
         found = self.levels.features(point.theta, batch[0])
         return jax.value_and_grad(self.levels.head_loss)(point.head, found, batch[1])
 
+    def hyper(self, levels, product, point, batches, weights=BOTH, **drops):
+        """See below; what is compiled is told everything, or it is compiled again."""
+        drops = {"key": None, "fixed": False} | drops
+        return self._hyper(levels, product, point, batches, weights, **drops)
+
     @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-    def hyper(
-        self, levels, product, point, batches, weights=BOTH, key=None, fixed=False
-    ):
+    def _hyper(self, levels, product, point, batches, weights, key, fixed):
         """The hypergradient with identities for the inverse Hessians.
 
         With a key, the head drops features: others in each evaluation of its losses,

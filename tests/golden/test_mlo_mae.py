@@ -16,7 +16,7 @@ from tests.bilevel.quadratic import relative
 from tests.golden.conversion import to_theirs
 from tests.golden.fixtures import assert_gradients, assert_output, files
 from tests.golden.methods import assert_scalar
-from tests.golden.mlo_mae import BOTH, HEAD, MASKER, networks, run, to_names
+from tests.golden.mlo_mae import HEAD, MASKER, networks, run, to_names
 
 pytestmark = pytest.mark.parametrize("path", files("mlo_mae", "adamw/iter0/hyper_"))
 # Each with one autoencoder step an iteration, or two.
@@ -213,9 +213,8 @@ def test_dropout_makes_differences_noise(path, double):
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def errors(product, fixed):
         def one(key):
-            found = nets.hyper(
-                nets.dropping, product, own.after, own.batches, BOTH, key, fixed
-            )
+            given = own.after, own.batches
+            found = nets.hyper(nets.dropping, product, *given, key=key, fixed=fixed)
             apart = optax.tree.norm(optax.tree.sub(found, clean))
             return apart / optax.tree.norm(clean)
 
