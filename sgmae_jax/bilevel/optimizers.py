@@ -9,6 +9,9 @@ from jaxtyping import PyTree
 
 from sgmae_jax.bilevel.products import Operator
 
+# Stands for a gradient of 0: far below any eps, and its square is a float32.
+_TINY = 1e-15
+
 
 def adam_scale(state: optax.OptState, *, b2: float, eps: float = 1e-8) -> PyTree:
     """sqrt(v) + eps, bias-corrected: what Adam divides a coordinate's step by.
@@ -53,7 +56,8 @@ def optimizer_step(
 ) -> Operator:
     """w -> (du/dg)' w, u the step that an optimizer makes for a gradient g.
 
-    Exact for any optimizer that can be differentiated, clipping included.
+    Exact for any optimizer that can be differentiated, clipping included. Adam's root
+    of a second moment cannot where this is 0; there it is the limit from above.
 
     Args:
         optimizer: of optax.
@@ -61,6 +65,7 @@ def optimizer_step(
         state: before the step.
         params: before the step.
     """
+    gradient = jax.tree.map(lambda g: jnp.where(g == 0, _TINY, g), gradient)
     _, pull = jax.vjp(lambda g: optimizer.update(g, state, params)[0], gradient)
 
     def product(vector: PyTree) -> PyTree:

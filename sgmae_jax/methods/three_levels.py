@@ -20,6 +20,7 @@ from sgmae_jax.methods.patch_weights import weighted_error
 from sgmae_jax.methods.pixels import pixel_targets
 from sgmae_jax.models import Autoencoder
 from sgmae_jax.models.head import ClassificationHead, cross_entropy
+from sgmae_jax.models.layers import at_least_float32
 
 # (variable, what it depends on) -> products with a curvature
 Curvature = Callable[[Any, Any], Operator]
@@ -108,7 +109,7 @@ class ThreeLevels:
     ) -> Float[Array, "B D"]:
         """Of whole images."""
         encoded = self.model.encode(theta, images)
-        return jnp.asarray(pool_tokens(encoded, self.pool), jnp.float32)
+        return at_least_float32(pool_tokens(encoded, self.pool))
 
     def classify(
         self,

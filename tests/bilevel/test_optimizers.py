@@ -90,6 +90,24 @@ def test_one_step_is_reverse_mode_through_the_update(name, double):
         assert optax.tree.norm(jax.grad(loss)(x, t)) > 0.5
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_gradient_that_is_and_was_zero_is_pulled_to_a_number(name, steps):
+    """In float32; of Adam's root, the derivative at 0 is none."""
+    optimizer = OPTIMIZERS[name]()
+    x, gradient = {"w": jnp.ones(3)}, {"w": jnp.array([0.0, -0.5, 1.0])}
+    state = optimizer.init(x)
+    for _ in range(steps):
+        _, state = optimizer.update(gradient, state, x)
+    pulled = optimizer_step(optimizer, gradient, state, x)(x)["w"]
+    assert jnp.isfinite(pulled).all()
+    # As it is to a gradient that is nearly zero.
+    near = {"w": gradient["w"].at[0].set(1e-13)}
+    expected = optimizer_step(optimizer, near, state, x)(x)["w"]
+    error = jnp.abs(pulled - expected).max()
+    assert error <= 1e-4 * jnp.abs(expected).max()
+
+
 @pytest.mark.parametrize("count", [2000, 3])
 def test_late_steps_of_adam_are_samas_closed_form(count, double):
     """Written down without the bias correction, it is right late only."""
