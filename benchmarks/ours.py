@@ -17,6 +17,8 @@ from sgmae_jax.training.step import make_step
 
 # Of a bank, where one is kept.
 EXAMPLES = 50_000
+# Of a head, where one is trained.
+CLASSES = 1000
 
 
 def config_of(
@@ -59,7 +61,8 @@ def random_batch(sizes: Sizes, batch: int) -> dict[str, np.ndarray]:
 
 def build(config) -> Method:
     """The configured method."""
-    run = Run(1000, 1000, EXAMPLES, methods.frozen_networks(config))
+    frozen = methods.frozen_networks(config)
+    run = Run(1000, 1000, EXAMPLES, frozen, classes=CLASSES)
     return methods.load(config.method.name).build(config, run)
 
 
@@ -79,7 +82,8 @@ class Trainer:
         shardings = state_shardings(jax.eval_shape(start, jax.random.key(0)), mesh)
         self._state = jax.jit(start, out_shardings=shardings)(jax.random.key(0))
         self._batches = {
-            "train": put_batch(random_batch(sizes, config.data.batch_size), mesh)
+            name: put_batch(random_batch(sizes, config.data.batch_size), mesh)
+            for name in methods.streams(config)
         }
         self.phases = [self.method.phase(step, {}) for step in range(steps)]
         self.phase = self.phases[0]
