@@ -93,6 +93,25 @@ def adamw_of(
     )
 
 
+def cosine_adamw(config, rate: float, steps: int) -> optax.GradientTransformation:
+    """The configured AdamW for a network with a rhythm and a rate of its own.
+
+    Args:
+        config: of the run.
+        rate: at its first step; half a cosine leads to 0, without warm-up.
+        steps: length of that, in steps of its own.
+    """
+    optim = config.optim.copy_and_resolve_references()
+    optim.base_lr = rate * 256 / config.data.batch_size
+    optim.min_lr, optim.warmup_epochs = 0.0, 0.0
+    return make_adamw(
+        optim,
+        batch_size=config.data.batch_size,
+        steps_per_epoch=1,
+        total_steps=steps,
+    )
+
+
 def check_own_masks(config) -> None:
     """For methods that do not hide by the configured mask: it must not be set.
 

@@ -13,19 +13,18 @@ Using Multi-Level Optimization (TMLR 2025); Alexiland/MLO-MAE.
 from __future__ import annotations
 
 import itertools
-import zlib
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from sgmae_jax import rules
 from sgmae_jax.bilevel import (
     Hypergradient,
     Level,
     OneStep,
-    adam_scale,
     hypergradient,
     mixed_difference,
     mixed_product,
@@ -38,6 +37,7 @@ from sgmae_jax.methods.image import (
     Masking,
     adamw_of,
     check_own_masks,
+    cosine_adamw,
     forward_macs,
     make_autoencoder,
     pooled_features,
@@ -47,7 +47,7 @@ from sgmae_jax.methods.image import (
 from sgmae_jax.methods.patch_weights import make_masker, mask_metrics, masker_macs
 from sgmae_jax.methods.solving import (
     cosine,
-    floored,
+    damping_of,
     hypergradient_metrics,
     make_solvers,
     solver_forwards,
@@ -55,7 +55,6 @@ from sgmae_jax.methods.solving import (
 )
 from sgmae_jax.methods.three_levels import ThreeLevels
 from sgmae_jax.models.head import ClassificationHead
-from sgmae_jax.optimizer import make_adamw
 from sgmae_jax.rules import Field, boolean, choice, integer, number
 
 FIELDS = {
@@ -109,8 +108,7 @@ FIELDS = {
 }
 PRESETS: dict[str, dict[str, object]] = {
     "recommended": {},
-    # What the authors' code computes; their dropout is left out, which made the
-    # difference quotients mostly noise: see docs/mlo_mae.md.
+    # But for the dropout, which makes their difference quotients mostly noise.
     "released": {
         "masker": "flat",
         "head_step": "adamw",
@@ -161,11 +159,8 @@ def check(config) -> None:
     """
     check_own_masks(config)
     part = config.method
-    uses_products = part.product == "exact" or part.solver not in (
-        "identity",
-        "one_step",
-    )
-    if config.model.attention == "cudnn" and uses_products:
+    reverse = part.product == "difference" and part.solver in ("identity", "one_step")
+    if config.model.attention == "cudnn" and not reverse:
         raise ConfigError(
             "config.model.attention = 'cudnn': must be 'matmul' or 'xla' for this "
             "method, whose hypergradient takes forward-mode derivatives (or set "
@@ -211,8 +206,8 @@ def build(config, run: Run) -> Method:
         weight_norm=part.weight_norm,
         token_gradient=part.token_gradient,
     )
-    optimizer = adamw_of(config, run)
     solver, head_solver = make_solvers(part)
+    optimizer = adamw_of(config, run)
     tracked = part.solver == "tracked"
 
     def init(key):
@@ -241,7 +236,7 @@ def build(config, run: Run) -> Method:
         del ratio
         batch, weights = head_batch(batches), params["head"]
         found = levels.features(params["model"], batch["image"])
-        own = jax.random.fold_in(_purpose(key, "dropout"), step)
+        own = _at(key, "dropout", step)
         loss, gradient = jax.value_and_grad(levels.head_loss)(
             weights, found, batch["label"], own
         )
@@ -266,8 +261,7 @@ def build(config, run: Run) -> Method:
 
         def drop():
             """Another key for each evaluation of the head's losses, as released."""
-            own = jax.random.fold_in(_purpose(key, "dropout"), step)
-            return jax.random.fold_in(own, next(draws))
+            return jax.random.fold_in(_at(key, "dropout", step), next(draws))
 
         def head_loss(weights, found):
             return levels.head_loss(weights, found, teach["label"], drop())
@@ -279,18 +273,12 @@ def build(config, run: Run) -> Method:
         def reconstruct(theta, masking):
             return levels.reconstruction(theta, masking, images, mask)
 
-        lower, damping, precondition = solver, part.damping, 1.0
+        lower = solver
         if part.solver == "one_step":
-            gradient = jax.grad(reconstruct)(theta, params["masker"])
-            pull = optimizer_step(
-                optimizer, {"model": gradient}, states[""], {"model": theta}
-            )
+            gradient = {"model": jax.grad(reconstruct)(theta, params["masker"])}
+            pull = optimizer_step(optimizer, gradient, states[""], {"model": theta})
             lower = OneStep(lambda wanted: pull({"model": wanted})["model"])
-        if part.precondition == "adam":
-            scale = adam_scale(states[""], b2=config.optim.b2, eps=config.optim.eps)
-            scale = floored(scale["model"])
-            damping = optax.tree.scale(part.damping, scale)
-            precondition = jax.tree.map(jnp.reciprocal, scale)
+        damping, precondition = damping_of(part, config.optim, states[""])
         product = mixed_product if part.product == "exact" else mixed_difference
         return hypergradient(
             outer,
@@ -345,7 +333,7 @@ def build(config, run: Run) -> Method:
     def random_gradient(params, batches, key, step, ratio):
         """The control: the same optimizer, and no information."""
         del batches, ratio
-        own = jax.random.fold_in(_purpose(key, "random hypergradient"), step)
+        own = _at(key, "random hypergradient", step)
         drawn = optax.tree.random_like(own, params["masker"])
         return {"masker": drawn}, {"loss": jnp.zeros(())}
 
@@ -367,21 +355,18 @@ def build(config, run: Run) -> Method:
         outer = 14 * whole + 2 * masked * solver_forwards(part) + 6 * layers
         return total + judged * outer / part.every
 
-    def upper_optimizer(rate):
-        steps = -(-run.total_steps // part.every)
-        if part.upper_schedule == "released":
-            steps = run.total_steps
-        return upper_adamw(config, rate, steps)
-
-    masker_optimizer = upper_optimizer(part.masker_rate)
+    released = part.upper_schedule == "released"
+    length = run.total_steps if released else -(-run.total_steps // part.every)
+    masker_optimizer = cosine_adamw(config, part.masker_rate, length)
     updates = [Update(("model",), descend(("model",), model_loss), optimizer)]
     if part.paths == "random":
         updates.append(
             Update(("masker",), random_gradient, masker_optimizer, part.every, "masker")
         )
     if judged:
-        solve = part.head_step == "solve"
-        step = optax.sgd(1.0) if solve else upper_optimizer(part.head_rate)
+        step = cosine_adamw(config, part.head_rate, length)
+        if part.head_step == "solve":
+            step = optax.sgd(1.0)
         updates.append(Update(("head",), head_gradient, step, part.every, "head"))
         parts = {"masker": masker_optimizer}
         if tracked:
@@ -410,18 +395,6 @@ def build(config, run: Run) -> Method:
     )
 
 
-def upper_adamw(config, rate: float, steps: int) -> optax.GradientTransformation:
-    """AdamW for head or masking network: a cosine from `rate`, in its own steps."""
-    optim = config.optim.copy_and_resolve_references()
-    optim.base_lr = rate * 256 / config.data.batch_size
-    optim.min_lr, optim.warmup_epochs = 0.0, 0.0
-    return make_adamw(
-        optim,
-        batch_size=config.data.batch_size,
-        steps_per_epoch=1,
-        total_steps=steps,
-    )
-
-
-def _purpose(key: Key[Array, ""], purpose: str) -> Key[Array, ""]:
-    return jax.random.fold_in(key, zlib.crc32(purpose.encode()))
+def _at(key: Key[Array, ""], purpose: str, step: Int[Array, ""]) -> Key[Array, ""]:
+    """A key of a purpose and a step."""
+    return jax.random.fold_in(jax.random.fold_in(key, crc32(purpose.encode())), step)

@@ -17,6 +17,7 @@ from sgmae_jax.bilevel import (
     Nystrom,
     Solver,
     Tracked,
+    adam_scale,
 )
 from sgmae_jax.methods.base import Metrics
 
@@ -67,6 +68,23 @@ def solver_forwards(part: Any) -> float:
     if part.token_gradient:
         mixed *= 3.0
     return solve + mixed
+
+
+def damping_of(part: Any, optim: Any, state: optax.OptState) -> tuple[Any, Any]:
+    """Damping and preconditioner of the autoencoder's system.
+
+    Args:
+        part: a config's `method` section.
+        optim: its `optim` section.
+        state: of the optimizer whose sub-tree "model" is the autoencoder.
+
+    Returns:
+        Two numbers; or two trees, where AdamW's second moments are asked for.
+    """
+    if part.precondition == "none":
+        return part.damping, 1.0
+    scale = floored(adam_scale(state, b2=optim.b2, eps=optim.eps)["model"])
+    return optax.tree.scale(part.damping, scale), jax.tree.map(jnp.reciprocal, scale)
 
 
 def floored(scale: PyTree) -> PyTree:

@@ -7,6 +7,7 @@ import numpy as np
 
 from sgmae_jax import methods
 from sgmae_jax.config import default_config, flatten
+from sgmae_jax.methods import mlo_mae
 from sgmae_jax.methods.base import Run
 from sgmae_jax.training.state import init_state
 from sgmae_jax.training.step import make_step
@@ -14,6 +15,10 @@ from sgmae_jax.weights.export import export_encoder
 
 KEY = jax.random.key(5)
 EXAMPLES = 64
+# MLO-MAE's released preset, for `tiny_config`.
+RELEASED = {
+    f"method__{name}": value for name, value in mlo_mae.PRESETS["released"].items()
+}
 
 
 def tiny_config(method="mae", **changes):
