@@ -40,6 +40,7 @@ MASKS = "MAE, with the masks MLO-MAE learned"
 ARMS: dict[str, tuple[str, dict[str, object]]] = {
     "MAE": ("mae", {}),
     "MLO-MAE": ("mlo_mae", {}),
+    "MLO-MAE, the authors' network": ("mlo_mae", {"method.masker": "flat"}),
     "its path through the head only": ("mlo_mae", {"method.paths": "head"}),
     "its direct path only": ("mlo_mae", {"method.paths": "direct"}),
     "random hypergradient": ("mlo_mae", {"method.paths": "random"}),
@@ -133,7 +134,7 @@ def scores_of(run: pathlib.Path) -> dict[str, float]:
 
 def directory(folder: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     """Where a run lies."""
-    plain = name.lower().replace(",", "").replace(" ", "_").replace("-", "_")
+    plain = name.lower().translate(str.maketrans(" -", "__", ",'"))
     return folder / f"{plain}_{seed}"
 
 

@@ -122,7 +122,7 @@ PRESETS: dict[str, dict[str, object]] = {
     },
 }
 # A residual this many times the right-hand side is taken for divergence.
-_DIVERGED = 10.0
+_DIVERGED = 100.0
 # Of the direct path and of the path through the head.
 _WEIGHTS = {"both": (1.0, 1.0), "direct": (1.0, 0.0), "head": (0.0, 1.0)}
 _ALARMS = {

@@ -275,7 +275,7 @@ def test_a_step_against_it_lowers_the_validation_loss(state):
 def test_a_solver_that_diverges_moves_nothing_but_says_so(state):
     method = method_of(solver="neumann", rate=1e9, iterations=3)
     grads, metrics = act(method, "masker", state.params, state.opt)
-    assert float(metrics["diverged"]) == 1 and float(metrics["residual"]) > 10
+    assert float(metrics["diverged"]) == 1 and float(metrics["residual"]) > 100
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(grads))
     after, step_metrics = stepper(method)(state, BATCHES, 0.75)
     assert int(step_metrics["skipped"]) == 0
