@@ -130,7 +130,7 @@ METHODS = {
     "dbot": {"method__teacher_depths": "(0,None)", "method__drop_path": 0.1},
     "cl_mae": {"method__masker_depth": 1, "method__masker_heads": 2},
     "automae": {"method__temperature_end": 0.5},
-    "mlo_mae": {"method__every": 4, "method__solver": "tracked", "method__rate": 0.1},
+    "mlo_mae": {"method__every": 4, "method__solver": "identity"},
 }
 
 
