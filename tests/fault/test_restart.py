@@ -124,7 +124,8 @@ CASES = [
 
 
 # Each method's own state: a teacher and its momentum; two stages; two optimizers that
-# take turns; a discriminator, its power iteration and a frozen scorer.
+# take turns; a discriminator, its power iteration and a frozen scorer; levels that move
+# at every fourth step, and a batch that stays for as long.
 METHODS = {
     "rc_mae": {"method__momentum": 0.9},
     "dbot": {"method__teacher_depths": "(0,None)", "method__drop_path": 0.1},
