@@ -12,6 +12,7 @@ from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.methods.patch_weights import make_masker, weighted_error
 from sgmae_jax.methods.three_levels import ThreeLevels
 from sgmae_jax.models.head import ClassificationHead
+from sgmae_jax.training.mesh import put_batch
 from tests.methods.cases import (
     KEY,
     RELEASED,
@@ -295,6 +296,17 @@ def test_a_tracked_solution_is_kept_with_the_run():
     # From zero, the first step is rate times the right-hand side.
     np.testing.assert_allclose(metrics["adjoint_cosine"], 1, atol=1e-4)
     np.testing.assert_allclose(metrics["residual"], 1, atol=1e-5)
+
+
+def test_eight_devices_change_little(method, state):
+    alone, wanted = act(method, "masker", state.params, state.opt)
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((8, 1), ("data", "fsdp"), auto, devices=jax.devices()[:8])
+    batches = {name: put_batch(rows, mesh) for name, rows in BATCHES.items()}
+    spread, metrics = act(method, "masker", state.params, state.opt, batches=batches)
+    close(spread, alone, rtol=1e-3)
+    for name in ("loss", "direct_norm", "through_head_norm", "residual"):
+        np.testing.assert_allclose(metrics[name], wanted[name], rtol=1e-4)
 
 
 OPTIONS = [
