@@ -4,7 +4,7 @@
         [--epochs 1] [--seeds 0 1 2] [--arms "MAE" "MLO-MAE"]
 
 Every arm gets the FLOPs of so many epochs of MAE, by count, whatever of its steps is
-spent on labels. Model, data, batch, learning rate and the warm-up's share of a run are
+spent on labels; one more makes MAE's steps as few as MLO-MAE's. Model, data, batch, learning rate and the warm-up's share of a run are
 the same for all. Then each encoder is probed, and fine-tuned with the labels of 10,000
 training images, with one recipe for all. 5,000 test images are used once for each. Runs
 that are there are resumed or left as they are, so the command can be given again; the
@@ -35,11 +35,13 @@ ONCE: dict[str, object] = {
     "eval.fit_limit": 5000,
     "eval.limit": 5000,
 }
+SHORT = "MAE for as many steps as MLO-MAE"
 MASKS = "MAE, with the masks MLO-MAE learned"
 # name -> (config, fields of the method)
 ARMS: dict[str, tuple[str, dict[str, object]]] = {
     "MAE": ("mae", {}),
     "MLO-MAE": ("mlo_mae", {}),
+    SHORT: ("mae", {}),
     "MLO-MAE, the authors' network": ("mlo_mae", {"method.masker": "flat"}),
     "its path through the head only": ("mlo_mae", {"method.paths": "head"}),
     "its direct path only": ("mlo_mae", {"method.paths": "direct"}),
@@ -94,7 +96,8 @@ def train(folder: pathlib.Path, name: str, seed: int, options) -> pathlib.Path:
     if (run / "scores.json").exists():
         return run
     fields = fields_of(folder, name, seed, options)
-    steps = steps_of(name, fields, options)
+    paid = "MLO-MAE" if name == SHORT else name
+    steps = steps_of(paid, fields_of(folder, paid, seed, options), options)
     fields |= {
         "epochs": None,
         "steps": steps,
