@@ -4,11 +4,12 @@
         [--epochs 1] [--seeds 0 1 2] [--arms "MAE" "MLO-MAE"]
 
 Every arm gets the FLOPs of so many epochs of MAE, by count, whatever of its steps is
-spent on labels; one more makes MAE's steps as few as MLO-MAE's. Model, data, batch, learning rate and the warm-up's share of a run are
-the same for all. Then each encoder is probed, and fine-tuned with the labels of 10,000
-training images, with one recipe for all. 5,000 test images are used once for each. Runs
-that are there are resumed or left as they are, so the command can be given again; the
-last thing it prints is the table.
+spent on labels; one more arm is MAE for as few steps as MLO-MAE makes. Model, data,
+batch, learning rate and the warm-up's share of a run are the same for all. Then each
+encoder is probed, and fine-tuned with the labels of 10,000 training images, with one
+recipe for all. 5,000 test images are used once for each. Runs that are there are
+resumed or left as they are, so the command can be given again; the last thing it prints
+is the table.
 """
 
 from __future__ import annotations
