@@ -1,6 +1,6 @@
 """What MLO-MAE costs beside the MAE steps it accompanies; one JSON line a ratio.
 
-    python -m benchmarks.outer_step [--rounds 7] [--full]
+    python -m benchmarks.outer_step [--rounds 7] [--full] [--presets recommended]
 
 A step in which all three levels move, one in which the autoencoder moves alone, and
 MAE's step on the same shapes, interleaved in one process; from these, a whole period of
@@ -16,7 +16,7 @@ from benchmarks.bare import Sizes
 from benchmarks.measure import interleave, report
 from benchmarks.ours import Trainer, build, config_of
 from benchmarks.step import BASE_224, CIFAR
-from sgmae_jax.methods.mlo_mae import set_preset
+from sgmae_jax.methods.mlo_mae import PRESETS, set_preset
 
 # What a period may cost as recommended.
 TARGET = 2.0
@@ -65,8 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--presets", nargs="+", default=[*PRESETS])
     options = parser.parse_args()
-    for preset in ("recommended", "released"):
+    for preset in options.presets:
         against_mae(preset, CIFAR, 64, options.rounds)
         if options.full:
             against_mae(preset, BASE_224, 2, options.rounds)
