@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=[*ARMS])
     options = parser.parse_args()
     folder = options.workdir
-    found: dict[str, list[list[float]]] = {}
+    found: dict[str, list[list[float | None]]] = {}
     steps: dict[str, int | None] = {}
     for seed in options.seeds:
         for name in options.arms:
@@ -164,14 +164,15 @@ def main() -> None:
             found.setdefault(name, []).append(row)
             steps[name] = json.loads((run / "config.json").read_text())["steps"]
         scratch = scores_of(fine_tune(None, folder, seed, options))
-        row = [float("nan")] * 2 + [scratch["accuracy"]]
+        row = [None, None, scratch["accuracy"]]
         found.setdefault("no pre-training", []).append(row)
         steps["no pre-training"] = None
     print("| arm | steps | kNN | probe | fine-tuned |\n|---|---|---|---|---|")
     for name, rows in found.items():
-        cells = [cell(list(column)) for column in zip(*rows, strict=True)]
+        columns = zip(*rows, strict=True)
+        cells = ["–" if None in column else cell(list(column)) for column in columns]
         made = f"{steps[name]:,}" if steps[name] else "–"
-        print(f"| {name} | {made} | {' | '.join(cells)} |".replace("nan", "–"))
+        print(f"| {name} | {made} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
