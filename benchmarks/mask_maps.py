@@ -3,11 +3,11 @@
     python -m benchmarks.mask_maps --data cifar10.zip --out maps.png \
         "MLO-MAE=runs/labels/mlo_mae_0" "random=runs/labels/random_hypergradient_0"
 
-A row a run, a column a kept checkpoint. A square's grey is the share of the images in
-which that patch is hidden, black never and white always. Above it: "images", the share
-of hidden patches that two images have in common (a mask ratio of 0.75 gives 0.75 by
-chance, 1 if all images are masked alike); "start", the share that an image has in
-common with its own mask at the first checkpoint.
+A row a run; a column a kept checkpoint, the first one before training. A square's grey
+is the share of the images in which that patch is hidden, black never and white always.
+The table: "images", the share of hidden patches that two images have in common (a mask
+ratio of 0.75 gives 0.75 by chance, 1 if all images are masked alike); "start", the
+share that an image has in common with its own mask before training.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ def in_common(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def masks_of(run: pathlib.Path, images: np.ndarray) -> dict[int, np.ndarray]:
-    """Masks [P, N] of the same images at every kept checkpoint of a run."""
+    """Masks [P, N] of the same images, at step 0 and at every kept checkpoint."""
     folder = run / "checkpoints"
     _, meta = read_meta(folder)
     config = config_from(meta["config"])
     method = methods.load(config.method.name).build(config, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     hide = own_masks(method, images, seed=config.seed, marks=meta.get("marks", {}))
-    return {
+    fresh = jax.jit(method.init)(jax.random.fold_in(jax.random.key(config.seed), 0))
+    return {0: hide(fresh, 0)} | {
         step: hide(restore_params(folder, shapes, step=step), step)
         for step in sorted(saved_steps(folder))
     }
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--columns", type=int, default=4)
+    parser.add_argument("--columns", type=int, default=2)
     options = parser.parse_args()
     rows, words = [], []
     for text in options.runs:
@@ -83,7 +84,7 @@ def main() -> None:
         enlarged(np.stack([row[2][place] for row in rows]))
         for place in range(options.columns)
     ]
-    titles = [f"checkpoint {place + 1}" for place in range(options.columns)]
+    titles = [f"column {place + 1}" for place in range(options.columns)]
     names = "; ".join(
         f"row {i + 1}: {name}, steps {', '.join(map(str, shown))}"
         for i, (name, shown, _) in enumerate(rows)
