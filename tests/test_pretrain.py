@@ -24,6 +24,8 @@ SHIPPED = sorted(
     if file.stem != "__init__"
     and config_lib._run_config_file(file, None).task == "pretrain"
 )
+# Shrunk as they are here, they compile what the small configs of the same methods do.
+LARGE_CONTROLS = ("finetune_vit_b_imagenet", "supervised_mae_vit_b_imagenet")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +178,13 @@ def test_a_moving_ratio_trains_one_program_a_bucket(tmp_path):
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LARGE_CONTROLS else name
+        for name in SHIPPED
+    ],
+)
 def test_every_shipped_config_takes_a_step(name, tmp_path):
     small = {
         "epochs": None,

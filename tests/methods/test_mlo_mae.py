@@ -298,6 +298,7 @@ def test_a_tracked_solution_is_kept_with_the_run():
     np.testing.assert_allclose(metrics["residual"], 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_change_little(method, state):
     alone, wanted = act(method, "masker", state.params, state.opt)
     auto = (jax.sharding.AxisType.Auto,) * 2
@@ -332,7 +333,9 @@ def test_every_option_traces(fields):
     assert "masker/loss" in metrics
 
 
-@pytest.mark.parametrize("solver", ["identity", "cg"])
+@pytest.mark.parametrize(
+    "solver", ["identity", pytest.param("cg", marks=pytest.mark.slow)]
+)
 def test_half_precision_changes_little(state, solver):
     """The model's products in bfloat16; solver vectors and sums stay in float32."""
     found = []
