@@ -143,7 +143,16 @@ METHODS = {
         pytest.param(3, signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # What they keep beside the others is parameters and moments like any.
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("rc_mae", "cl_mae")
+        else name
+        for name in METHODS
+    ],
+)
 def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
     changes = {"method__name": name, **METHODS[name]}
     if name == "automae":
