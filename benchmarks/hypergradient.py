@@ -54,7 +54,7 @@ from sgmae_jax.models.patch_maskers import SharedMasker
 
 BATCH, RATIO = 32, 0.75
 RIDGE, HEAD_RIDGE = 0.2, 0.03
-RATE, HEAD_RATE, HEAD_STEPS = 0.05, 1.0, 300
+RATE, HEAD_RATE, HEAD_STEPS = 0.05, 0.1, 600
 TRAINING = 200
 B2 = 0.95
 ADAMW = optax.adamw(1e-3, b1=0.9, b2=B2, weight_decay=RIDGE)
