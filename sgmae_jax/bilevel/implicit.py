@@ -118,6 +118,7 @@ class Hypergradient(NamedTuple):
         loss: the outer one.
         direct: what the outer loss wants of x by itself; like x.
         through: what it wants of x by way of y; like x.
+        wanted: their weighted sum, the right-hand side of the lower system.
         middle: the solution for y.
         lower: the solution for x.
         states: of the middle's and of the lower's solver.
@@ -127,6 +128,7 @@ class Hypergradient(NamedTuple):
     loss: Float[Array, ""]
     direct: PyTree
     through: PyTree
+    wanted: PyTree
     middle: Solution
     lower: Solution
     states: tuple[PyTree, PyTree]
@@ -191,6 +193,7 @@ def hypergradient(
         loss=loss,
         direct=direct,
         through=through,
+        wanted=wanted,
         middle=solved_y,
         lower=solved_x,
         states=(state_y, state_x),

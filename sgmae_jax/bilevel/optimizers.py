@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,21 +33,16 @@ def adam_scale(state: optax.OptState, *, b2: float, eps: float = 1e-8) -> PyTree
     Raises:
         KeyError: the state holds no second moments.
     """
-    moments = optax.tree.get(state, "nu")
-    if moments is None:
+
+    def is_adam(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByAdamState)
+
+    found = [n for n in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(n)]
+    if not found:
         raise KeyError("the optimizer's state holds no second moments (nu)")
-    counts = optax.tree.get_all_with_path(state, "count")
-    # The count that stands beside the moments; a schedule has one of its own.
-    adam = [
-        node
-        for node in jax.tree.leaves(
-            state, is_leaf=lambda n: isinstance(n, optax.ScaleByAdamState)
-        )
-        if isinstance(node, optax.ScaleByAdamState)
-    ]
-    count = adam[0].count if adam else counts[0][1]
-    correction = 1 - b2 ** jnp.maximum(count, 1)
-    return jax.tree.map(lambda v: jnp.sqrt(v / correction) + eps, moments)
+    # Its own count; a schedule beside it has another.
+    correction = 1 - b2 ** jnp.maximum(found[0].count, 1)
+    return jax.tree.map(lambda v: jnp.sqrt(v / correction) + eps, found[0].nu)
 
 
 def optimizer_step(

@@ -322,9 +322,8 @@ def build(config, run: Run) -> Method:
             kept = zero_unless(good, found.states[1])
             gradients["adjoint"] = optax.tree.sub(params["adjoint"], kept)
         moments = optax.tree.get(states["masker"], "mu")["masker"]
-        metrics = hypergradient_metrics(found, _WEIGHTS[part.paths])
         return gradients, {
-            **metrics,
+            **hypergradient_metrics(found),
             # Above 0 where the hypergradients of different batches agree.
             "agreement": cosine(gradients["masker"], moments),
             "diverged": 1 - good.astype(jnp.float32),

@@ -103,14 +103,8 @@ def cosine(first: PyTree, second: PyTree) -> Float[Array, ""]:
     return optax.tree.vdot(first, second) / jnp.where(sizes > 0, sizes, 1)
 
 
-def hypergradient_metrics(
-    found: Hypergradient, weights: tuple[float, float]
-) -> Metrics:
+def hypergradient_metrics(found: Hypergradient) -> Metrics:
     """What the log says of a hypergradient.
-
-    Args:
-        found: the hypergradient.
-        weights: of its two paths.
 
     Returns:
         "loss"; the norms of the two paths before the lower system and the cosine
@@ -118,18 +112,13 @@ def hypergradient_metrics(
         the relative residual, the products and whether it met negative curvature; the
         relative residual of the head's system.
     """
-    wanted = jax.tree.map(
-        lambda one, other: weights[0] * one + weights[1] * other,
-        found.direct,
-        found.through,
-    )
     return {
         "loss": found.loss,
         "direct_norm": optax.tree.norm(found.direct),
         "through_head_norm": optax.tree.norm(found.through),
         "paths_cosine": cosine(found.direct, found.through),
         "adjoint_norm": optax.tree.norm(found.lower.vector),
-        "adjoint_cosine": cosine(found.lower.vector, wanted),
+        "adjoint_cosine": cosine(found.lower.vector, found.wanted),
         "residual": found.lower.residual,
         "iterations": found.lower.iterations.astype(jnp.float32),
         "negative_curvature": found.lower.negative_curvature.astype(jnp.float32),
