@@ -52,6 +52,7 @@ FIELDS: dict[str, Field] = {
     "model.depth": Field(None, rules.optional(rules.integer(1)), "None: the preset's"),
     "model.heads": Field(None, rules.optional(rules.integer(1)), "None: the preset's"),
     "model.mlp_ratio": Field(4.0, rules.number(0, low_open=True), "hidden / width"),
+    "model.norm_eps": Field(1e-6, rules.number(0, low_open=True), "of every norm"),
     "model.decoder_width": Field(512, rules.integer(4), ""),
     "model.decoder_depth": Field(8, rules.integer(1), ""),
     "model.decoder_heads": Field(16, rules.integer(1), ""),

@@ -42,6 +42,7 @@ def make_autoencoder(config, *, out_values: int | None = None) -> Autoencoder:
         "grid": grid_of(config),
         "mlp_ratio": part.mlp_ratio,
         "positions": part.positions,
+        "norm_eps": part.norm_eps,
         "dtype": part.dtype,
         "attention": part.attention,
         "unroll": part.unroll,

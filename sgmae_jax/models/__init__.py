@@ -4,7 +4,7 @@ from sgmae_jax.models.autoencoder import Autoencoder, Encoded, Prediction
 from sgmae_jax.models.decoder import Decoder
 from sgmae_jax.models.encoder import Encoder
 from sgmae_jax.models.patches import normalise_patches, patchify, unpatchify
-from sgmae_jax.models.positions import sincos_table
+from sgmae_jax.models.positions import resize_positions, sincos_table
 from sgmae_jax.models.presets import DECODER, PRESETS, Size
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Size",
     "normalise_patches",
     "patchify",
+    "resize_positions",
     "sincos_table",
     "unpatchify",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from sgmae_jax.models import sincos_table
+from sgmae_jax.models import resize_positions, sincos_table
 from sgmae_jax.optimizer import warmup_cosine
 from tests.golden.authors import load
 from tests.golden.conversion import to_theirs
@@ -45,6 +46,17 @@ def test_position_tables(path):
             np.testing.assert_allclose(
                 ours, tables[f"{name}/{key}"], rtol=0, atol=1e-12 * scale
             )
+
+
+@pytest.mark.parametrize("path", files("eval_tools", "interp/"))
+def test_resized_position_tables(path):
+    pairs = Fixture(path).under("interp/")
+    for name in {key.partition("/")[0] for key in pairs}:
+        given, wanted = (pairs[f"{name}/{side}"][0] for side in ("in", "out"))
+        # One special row, and square grids.
+        old, new = (math.isqrt(len(table) - 1) for table in (given, wanted))
+        ours = resize_positions(given, (old, old), (new, new))
+        assert_output(ours, wanted, tolerance=2e-6)
 
 
 @pytest.mark.parametrize("path", files("eval_tools", "pos/"))

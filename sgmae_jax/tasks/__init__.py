@@ -1,0 +1,23 @@
+"""What the program can be asked to do, by the config's `task`."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from sgmae_jax.tasks.analyze import analyze, series_of_run
+from sgmae_jax.tasks.evaluate import evaluate
+from sgmae_jax.tasks.export import export
+from sgmae_jax.tasks.restore import restore_run
+from sgmae_jax.training.console import Console
+from sgmae_jax.training.loop import pretrain
+
+TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "export": export,
+    "analyze": analyze,
+}
+
+__all__ = ["TASKS", "restore_run", "series_of_run"]

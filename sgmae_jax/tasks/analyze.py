@@ -1,0 +1,61 @@
+"""Metrics, plots and pictures of an earlier run's checkpoints."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from sgmae_jax.analysis.gallery import write_gallery
+from sgmae_jax.analysis.series import Final, Series, study_run
+from sgmae_jax.config import ConfigError, assign, config_of_run, validate
+from sgmae_jax.tasks.restore import init_key, restore_run
+from sgmae_jax.training.console import Console
+from sgmae_jax.training.inputs import open_config_source
+from sgmae_jax.training.workdir import write_json
+
+
+def analyze(config, workdir: pathlib.Path, console: Console) -> None:
+    """Writes metrics, plots and pictures of a run's checkpoints to `analysis/`."""
+    series = _study(config, workdir, console)
+    folder = workdir / "analysis"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "analysis.json", series.record)
+    console.say(f"analysis: {write_gallery(series, folder)}")
+
+
+def series_of_run(
+    run: str | os.PathLike, console: Console | None = None, **fields: Any
+) -> dict[int, dict[str, Any]]:
+    """Metrics by step of a run, measured now; no file is written.
+
+    Args:
+        run: a run directory.
+        console: where progress is told.
+        fields: of the config's section `analyze`, for example images=16.
+    """
+    config = config_of_run("analyze", str(run))
+    for name, value in fields.items():
+        assign(config, f"analyze.{name}", value)
+    validate(config)
+    record = _study(config, pathlib.Path(run), console or Console()).record
+    return {int(step): found for step, found in record["steps"].items()}
+
+
+def _study(config, workdir: pathlib.Path, console: Console) -> Series:
+    if jax.process_count() > 1:
+        raise ConfigError("config.task = 'analyze': must run in a single process")
+    folder = pathlib.Path(config.checkpoint.path or workdir) / "checkpoints"
+    step, config, method, params, meta = restore_run(config, workdir, console)
+    frozen = {name: params[name] for name in meta["run"].get("frozen", {})}
+    return study_run(
+        folder,
+        config,
+        method,
+        Final(step, params, meta.get("marks", {})),
+        lambda: {**jax.jit(method.init)(init_key(config)), **frozen},
+        open_config_source(config, config.eval.split, in_memory=False),
+        log=console.say,
+    )
