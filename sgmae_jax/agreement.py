@@ -20,6 +20,17 @@ def check_agreement(config: ml_collections.ConfigDict) -> None:
 
     from sgmae_jax.models.presets import PRESETS, encoder_size
 
+    several = isinstance(config.eval.neighbours, tuple | list)
+    chooses = {
+        "neighbours": several and len(config.eval.neighbours) > 1,
+        "choose_best": config.eval.choose_best,
+    }
+    for key, choice in chooses.items():
+        need(
+            not choice or config.eval.validation_split is not None,
+            f"config.eval.{key} = {config.eval[key]}: must go with an "
+            "eval.validation_split to choose on",
+        )
     if config.task != "pretrain":
         return  # model, method and mask come from the checkpoint
     need(

@@ -149,6 +149,20 @@ def mapping(value: Any) -> str | None:
     return None if good else "a mapping of option names to values"
 
 
+def one_or_more(rule: Rule) -> Rule:
+    """One value that `rule` allows, or a tuple of some, each another."""
+
+    def either(value: Any) -> str | None:
+        several = value if isinstance(value, tuple | list) else (value,)
+        distinct = len(set(map(repr, several))) == len(several)
+        words = next(filter(None, map(rule, several)), None)
+        if several and distinct and words is None:
+            return None
+        return f"{words or rule(object())}, or several different ones as a tuple"
+
+    return either
+
+
 def dotted(value: Any) -> str | None:
     """A function by its path, `package.module:function`."""
     good = isinstance(value, str) and value.count(":") == 1

@@ -106,13 +106,35 @@ FIELDS: dict[str, Field] = {
     "eval.every": Field(0, rules.integer(0), "steps between scores; 0: at the end"),
     "eval.fit_split": Field("train", rules.split, "labelled images that may be used"),
     "eval.split": Field("test", rules.split, "images that are scored"),
+    "eval.validation_split": Field(
+        None, rules.optional(rules.split), "labelled images that choices are made on"
+    ),
+    "eval.choose_best": Field(
+        False, rules.boolean, "keep the step that is best on eval.validation_split"
+    ),
+    "eval.protocols": Field(
+        ("knn", "probe"),
+        rules.one_or_more(rules.choice("knn", "probe", "few_shot", "lars")),
+        "what is asked of frozen features",
+    ),
     "eval.fit_limit": Field(10_000, rules.integer(2), "images at most"),
     "eval.limit": Field(10_000, rules.integer(1), "images at most"),
     "eval.batch_size": Field(256, rules.integer(1), ""),
     "eval.pool": Field("mean", rules.choice("mean", "cls"), "feature of an image"),
     "eval.crop": Field(0.875, rules.number(0, 1, low_open=True), "central share"),
-    "eval.neighbours": Field(20, rules.integer(1), "k of kNN"),
+    "eval.neighbours": Field(
+        20,
+        rules.one_or_more(rules.integer(1)),
+        "k of kNN; of several, eval.validation_split chooses",
+    ),
     "eval.temperature": Field(0.07, rules.number(0, low_open=True), "of kNN weights"),
+    "eval.shots": Field(
+        (1, 5, 10), rules.one_or_more(rules.integer(1)), "images a class of few_shot"
+    ),
+    "eval.draws": Field(5, rules.integer(1), "of these images"),
+    "eval.lars_epochs": Field(90, rules.integer(1), "of the probe by LARS"),
+    "eval.lars_batch_size": Field(512, rules.integer(2), "features a step"),
+    "eval.lars_rate": Field(6.4, rules.number(0, low_open=True), "its peak"),
     "eval.baselines": Field(
         True, rules.boolean, "raw pixels and untrained encoder too"
     ),

@@ -8,6 +8,8 @@ from sgmae_jax.checkpointing.errors import (
     SaveFailed,
 )
 from sgmae_jax.checkpointing.reading import (
+    BEST,
+    folder_of,
     read_meta,
     restore_params,
     restore_series,
@@ -15,11 +17,13 @@ from sgmae_jax.checkpointing.reading import (
 )
 
 __all__ = [
+    "BEST",
     "CheckpointError",
     "Checkpointer",
     "NoUsableCheckpoint",
     "RestoreRefused",
     "SaveFailed",
+    "folder_of",
     "read_meta",
     "restore_params",
     "restore_series",

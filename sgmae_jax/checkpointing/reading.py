@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -24,6 +26,7 @@ from sgmae_jax.checkpointing.errors import (
 from sgmae_jax.checkpointing.fingerprint import as_text, fingerprints, named_leaves
 from sgmae_jax.checkpointing.folders import is_link, step_folders
 
+BEST = "best"
 _SHOWN = 5
 
 
@@ -193,6 +196,21 @@ def restore_params(
         return load_state(folder, digest, {"params": target})["params"]
     except Damaged as damage:
         raise NoUsableCheckpoint(f"checkpoint {number}: {damage}") from damage
+
+
+def folder_of(run: str | os.PathLike) -> pathlib.Path:
+    """Where the parameters lie that a run is known by.
+
+    Args:
+        run: a run directory.
+
+    Returns:
+        `best`, if a step was kept there for its score, else `checkpoints`.
+    """
+    best = pathlib.Path(run, BEST)
+    if best.is_dir() and saved_steps(epath.Path(best)):
+        return best
+    return pathlib.Path(run, "checkpoints")
 
 
 def saved_steps(directory: str | epath.Path) -> list[int]:

@@ -10,7 +10,7 @@ from sgmae_jax.data.augment import (
 from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
 from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.loader import BadLog, Batch, Loader
-from sgmae_jax.data.opening import open_source, parse_split, slice_source
+from sgmae_jax.data.opening import bounds, open_source, parse_split, slice_source
 from sgmae_jax.data.source import Example, InMemory, Source, Subset
 from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
 
@@ -29,6 +29,7 @@ __all__ = [
     "Synthetic",
     "SyntheticConfig",
     "TooManyBad",
+    "bounds",
     "decode_image",
     "eval_image",
     "open_source",

@@ -33,6 +33,12 @@ def _bound(text: str, length: int) -> int | None:
     return int(text) if text else None
 
 
+def bounds(first: str, last: str, length: int) -> tuple[int, int]:
+    """The part [first:last], bounds as `parse_split` gives them, of so many items."""
+    low, high, _ = slice(_bound(first, length), _bound(last, length)).indices(length)
+    return low, high
+
+
 def slice_source(source: Source, first: str, last: str, *, name: str) -> Subset:
     """Returns the part [first:last] of a source, along a fixed shuffled order.
 
@@ -45,7 +51,7 @@ def slice_source(source: Source, first: str, last: str, *, name: str) -> Subset:
     """
     length = len(source)
     order = np.random.default_rng([zlib.crc32(b"split"), length]).permutation(length)
-    indices = order[_bound(first, length) : _bound(last, length)]
+    indices = order[slice(*bounds(first, last, length))]
     if not len(indices):
         raise DataError(f"split {name!r} is empty: there are {length} images to slice")
     return Subset(source, indices, name=f"{source.name}/{name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,26 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Accuracy of a vote of the k nearest neighbours by cosine similarity.
+    """Accuracy of a vote of the k nearest neighbours: `knn_accuracies` of one k."""
+    (accuracy,) = knn_accuracies(
+        fit_x, fit_y, x, y, num_classes=num_classes, ks=(k,), temperature=temperature
+    ).values()
+    return accuracy
 
-    A neighbour of similarity s votes with weight exp(s / temperature). Ties go to the
+
+def knn_accuracies(
+    fit_x: Float[np.ndarray, "n D"],
+    fit_y: Int[np.ndarray, " n"],
+    x: Float[np.ndarray, "m D"],
+    y: Int[np.ndarray, " m"],
+    *,
+    num_classes: int,
+    ks: Sequence[int],
+    temperature: float = 0.07,
+) -> dict[int, float]:
+    """Accuracies of votes of the nearest neighbours, all k from one search.
+
+    Neighbours are near by cosine similarity. A neighbour of similarity s votes with weight exp(s / temperature). Ties go to the
     lower index among neighbours and to the lower class among classes, so the result
     is a function of its arguments alone.
 
@@ -40,11 +58,12 @@ def knn_accuracy(
         x: features to classify.
         y: their true classes.
         num_classes: number of classes, at least 1.
-        k: neighbours that vote; more than n are cut to n, and the log says so.
+        ks: numbers of neighbours that vote; more than n are cut to n, and the log
+            says so.
         temperature: above 0; small lets the nearest decide, large counts heads.
 
     Returns:
-        Share of correct votes in [0, 1].
+        k -> share of correct votes in [0, 1], in the order of `ks`.
 
     Raises:
         ValueError: k or temperature out of range, or features that do not fit.
@@ -54,50 +73,51 @@ def knn_accuracy(
         discrimination", 2018, section 3.4 (weighted kNN, same k range and temperature).
     """
     check_features(fit_x, fit_y, x, y, num_classes=num_classes)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    if not ks or min(ks) < 1:
+        raise ValueError(f"k must be at least 1, got {', '.join(map(str, ks))}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    if k > len(fit_x):
-        _LOG.warning("kNN: k=%d cut to the %d fitted items", k, len(fit_x))
-        k = len(fit_x)
+    if max(ks) > len(fit_x):
+        _LOG.warning("kNN: k=%d cut to the %d fitted items", max(ks), len(fit_x))
     vote = functools.partial(
-        _vote, k=k, temperature=float(temperature), num_classes=num_classes
+        _vote,
+        ks=tuple(min(k, len(fit_x)) for k in ks),
+        temperature=float(temperature),
+        num_classes=num_classes,
     )
     anchors = _unit(jnp.asarray(fit_x, jnp.float32))
     classes = jnp.asarray(fit_y, jnp.int32)
     rows = max(1, min(len(x), _SIMILARITIES // len(fit_x)))
-    correct = 0
+    correct = np.zeros(len(ks), np.int64)
     for start in range(0, len(x), rows):
         # Padded, so that all chunks share one compilation.
         chunk = np.zeros((rows, x.shape[1]), np.float32)
         part = x[start : start + rows]
         chunk[: len(part)] = part
         voted = np.asarray(vote(anchors, classes, jnp.asarray(chunk)))
-        correct += int(np.sum(voted[: len(part)] == y[start : start + rows]))
-    return correct / len(x)
+        correct += np.sum(voted[:, : len(part)] == y[start : start + rows], axis=1)
+    return dict(zip(ks, (correct / len(x)).tolist(), strict=True))
 
 
-@functools.partial(jax.jit, static_argnames=("k", "temperature", "num_classes"))
+@functools.partial(jax.jit, static_argnames=("ks", "temperature", "num_classes"))
 def _vote(
     anchors: Float[Array, "n D"],
     classes: Int[Array, " n"],
     queries: Float[Array, "q D"],
     *,
-    k: int,
+    ks: tuple[int, ...],
     temperature: float,
     num_classes: int,
-) -> Int[Array, " q"]:
+) -> Int[Array, "k q"]:
     # Accelerators round matmul inputs to 8-10 bits by default: enough to swap
     # neighbours.
     similarity = jnp.matmul(_unit(queries), anchors.T, precision="highest")
-    nearest, index = _top_k(similarity, k)
+    nearest, index = _top_k(similarity, max(ks))
     # The best neighbour weighs 1: the same vote, and no overflow at low temperature.
     weight = jnp.exp((nearest - nearest[:, :1]) / temperature)
-    votes = jax.vmap(
-        lambda c, w: jnp.zeros(num_classes, jnp.float32).at[c].add(w),
-    )(classes[index], weight)
-    return jnp.argmax(votes, axis=-1)
+    count = jax.vmap(lambda c, w: jnp.zeros(num_classes, jnp.float32).at[c].add(w))
+    votes = [count(classes[index[:, :k]], weight[:, :k]) for k in ks]
+    return jnp.argmax(jnp.stack(votes), axis=-1)
 
 
 def _top_k(

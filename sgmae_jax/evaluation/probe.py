@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sgmae_jax.evaluation.checks import check_features
 
@@ -75,23 +75,23 @@ def ridge_probe(
     penalty = float(penalties[0])
     if len(penalties) > 1:
         candidates = sorted(map(float, penalties), reverse=True)
-        accuracies = _accuracies(
+        hits = ridge_hits(
             fit_x[kept], fit_y[kept], fit_x[held], fit_y[held], num_classes, candidates
         )
-        penalty = candidates[int(np.argmax(accuracies))]
-    (accuracy,) = _accuracies(fit_x, fit_y, x, y, num_classes, [penalty])
-    return ProbeResult(accuracy, penalty)
+        penalty = candidates[int(np.argmax(hits.mean(1)))]
+    (hits,) = ridge_hits(fit_x, fit_y, x, y, num_classes, [penalty])
+    return ProbeResult(float(hits.mean()), penalty)
 
 
-def _accuracies(
+def ridge_hits(
     fit_x: Float[np.ndarray, "n D"],
     fit_y: Int[np.ndarray, " n"],
     x: Float[np.ndarray, "m D"],
     y: Int[np.ndarray, " m"],
     num_classes: int,
     penalties: Sequence[float],
-) -> list[float]:
-    """Test accuracy for each penalty."""
+) -> Bool[np.ndarray, "p m"]:
+    """Which items each penalty gets right; as `ridge_probe`, nothing is checked."""
     mean = fit_x.mean(0, dtype=np.float64)
     deviation = fit_x.std(0, dtype=np.float64)
     # A constant feature tells nothing: it becomes zero, not infinite. Its computed
@@ -117,6 +117,4 @@ def _accuracies(
         values, vectors = np.linalg.eigh(gram)
         values, turned = np.maximum(values, 0), vectors.T @ right
         solved = [vectors @ (turned / (values + a)[:, None]) for a in penalties]
-    return [
-        float(np.mean(np.argmax(left @ weights + share, 1) == y)) for weights in solved
-    ]
+    return np.stack([np.argmax(left @ weights + share, 1) == y for weights in solved])

@@ -120,7 +120,7 @@ def _read_export(folder: Path) -> PyTree:
 
 
 def read_run(folder: Path) -> tuple[Any, Method, Params]:
-    """The newest sound checkpoint of a run.
+    """The best or newest sound checkpoint of a run.
 
     Args:
         folder: the run directory.
@@ -132,13 +132,14 @@ def read_run(folder: Path) -> tuple[Any, Method, Params]:
         NoUsableCheckpoint: it has none.
     """
     # Orbax is slow to import, and checking a config does not need it.
-    from sgmae_jax.checkpointing import read_meta, restore_params
+    from sgmae_jax.checkpointing import folder_of, read_meta, restore_params
 
-    step, meta = read_meta(folder / "checkpoints")
+    saved = folder_of(folder)
+    step, meta = read_meta(saved)
     config = config_from(meta["config"])
     method = methods.load(config.method.name).build(config, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
-    params = restore_params(folder / "checkpoints", shapes, step=step)
+    params = restore_params(saved, shapes, step=step)
     return config, method, params
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from sgmae_jax import methods
-from sgmae_jax.checkpointing import read_meta, restore_params
+from sgmae_jax.checkpointing import folder_of, read_meta, restore_params
 from sgmae_jax.config import ConfigError, config_from, validate
 from sgmae_jax.methods.base import Method, Run
 from sgmae_jax.training.console import Console
@@ -18,9 +18,9 @@ from sgmae_jax.training.mesh import make_mesh, placed, state_shardings
 def restore_run(
     config, workdir: pathlib.Path, console: Console
 ) -> tuple[int, Any, Method, Any, dict[str, Any]]:
-    """The newest sound checkpoint: step, its config with this one's wishes, params."""
+    """The best or newest sound checkpoint: step, its config with this one's wishes, params."""
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
-    folder = run_directory / "checkpoints"
+    folder = folder_of(run_directory)
     if not folder.is_dir():
         raise ConfigError(
             f"config.checkpoint.path = {str(run_directory)!r}: must be a run "

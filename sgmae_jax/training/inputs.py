@@ -6,13 +6,15 @@ import os
 
 import jax
 
-from sgmae_jax.config import ConfigError, pair
+from sgmae_jax.config import ConfigError, flatten, pair
 from sgmae_jax.data import (
     AugmentConfig,
     Batch,
     Loader,
     Source,
+    bounds,
     open_source,
+    parse_split,
     slice_source,
 )
 from sgmae_jax.methods.base import Stream
@@ -29,6 +31,32 @@ def open_config_source(config, split: str, *, in_memory: bool) -> Source:
         image_size=pair(config.data.image_size),
         in_memory=in_memory,
     )
+
+
+def check_apart(config, first: str, second: str) -> None:
+    """Two splits of a config must not share images.
+
+    Args:
+        config: with a data source that is there.
+        first: dotted name of a field that holds a split.
+        second: of another one.
+
+    Raises:
+        ConfigError: they do.
+    """
+    splits = [flatten(config)[field] for field in (first, second)]
+    names = [parse_split(split) for split in splits]
+    if names[0] is None or names[1] is None or names[0][0] != names[1][0]:
+        return
+    length = len(open_config_source(config, names[0][0], in_memory=False))
+    (low, high), (other_low, other_high) = (
+        bounds(*name[1:], length) for name in names if name
+    )
+    if max(low, other_low) < min(high, other_high):
+        raise ConfigError(
+            f"config.{first} = {splits[0]!r}: must share no image with "
+            f"{second} = {splits[1]!r}"
+        )
 
 
 def stream_source(source: Source, name: str, stream: Stream) -> Source:

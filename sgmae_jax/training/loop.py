@@ -18,6 +18,7 @@ from sgmae_jax.checkpointing import Checkpointer, SaveFailed
 from sgmae_jax.config import ConfigError, grid_of, pair
 from sgmae_jax.masking import MaskError, check_mask_fn, load_mask_fn
 from sgmae_jax.methods.base import Marks, Run
+from sgmae_jax.training.best import Best
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
 from sgmae_jax.training.inputs import (
@@ -33,7 +34,7 @@ from sgmae_jax.training.mesh import (
     state_shardings,
 )
 from sgmae_jax.training.progress import Progress
-from sgmae_jax.training.scores import Scorer, score_table
+from sgmae_jax.training.scores import VALIDATION, Scorer, score_table
 from sgmae_jax.training.show import draw
 from sgmae_jax.training.state import (
     TrainState,
@@ -154,11 +155,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         budget=config.guard.budget, window=config.guard.window, folder=workdir
     )
     progress = Progress(config, run, method, mesh, loaders, writer, console, budget)
+    best = Best(workdir, console.say) if config.eval.choose_best else None
     progress.begin(start)
     stop = _StopSignal()
 
-    def save(step: int) -> None:
-        meta = {
+    def meta_of(step: int) -> dict[str, Any]:
+        return {
             "schema_version": SCHEMA_VERSION,
             "examples": (first + step - start) * config.data.batch_size,
             "data": data,
@@ -166,7 +168,21 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             "marks": dict(marks),
             "config": public_config(config),
         }
-        checkpointer.save(step, state._asdict(), meta)
+
+    def save(step: int) -> None:
+        checkpointer.save(step, state._asdict(), meta_of(step))
+
+    def evaluated(step: int) -> bool:
+        # The last step is scored below, for good; here only to see if it is the best.
+        if step == total_steps:
+            return best is not None
+        return _due(step, config.eval.every)
+
+    def evaluate(step: int) -> None:
+        found = scorer.online(state.params)
+        writer.write(step, found)
+        if best:
+            best.offer(step, found[VALIDATION], state.params, meta_of(step))
 
     def show(step: int, batch, phase) -> None:
         if draw_fn is None:
@@ -196,6 +212,8 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         try:
             if start == 0:
                 marks = watch.look(0, state, marks)
+            elif best and evaluated(start):
+                evaluate(start)  # the run may have ended between its save and this
             for step in range(start, total_steps):
                 if step in boundaries:
                     state = enter(state, boundaries[step])
@@ -227,8 +245,8 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                 with progress.aside():
                     if _due(done, config.log.pictures) or done == total_steps:
                         show(done, batches["train"], phase)
-                    if _due(done, config.eval.every) and done != total_steps:
-                        writer.write(done, scorer.online(state.params))
+                    if evaluated(done):
+                        evaluate(done)
                 if stop.requested:
                     break
             if not checkpointer.wait():
@@ -237,6 +255,8 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             progress.end_profile()
             for iterator in iterators.values():
                 iterator.close()
+            if best:
+                best.close()
     step = int(state.step)
     if step < total_steps:
         console.say(f"stopped by a signal; step {step} is saved, run again to go on")
@@ -244,11 +264,15 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         return
 
     # ---- scores and report ---------------------------------------------------------
-    scores = scorer.final(state.params, lambda: make_state(key).params)
+    params = state.params
+    if best:
+        step, params = best.params(target.params)
+        console.say(f"best on {config.eval.validation_split}: step {step}")
+    scores = scorer.final(params, lambda: make_state(key).params)
     for line in score_table(scores):
         console.say(line)
     if scores:
-        writer.write(step, scorer.as_metrics(scores))
+        writer.write(total_steps, scorer.as_metrics(scores))
         write_json(workdir / "scores.json", scores)
     writer.close()
     console.say(f"report: {write_report(workdir)}")

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sgmae_jax.config import pair
+from sgmae_jax.config import ConfigError, pair
 from sgmae_jax.data import Source
-from sgmae_jax.evaluation import (
-    Features,
-    extract_features,
-    knn_accuracy,
-    raw_pixels,
-    ridge_probe,
-)
+from sgmae_jax.evaluation import Features, extract_features, raw_pixels
+from sgmae_jax.evaluation.protocols import FeatureSets, score, several
 from sgmae_jax.methods.base import Method, Params
 from sgmae_jax.training.console import Console
-from sgmae_jax.training.inputs import open_config_source
+from sgmae_jax.training.inputs import check_apart, open_config_source
 from sgmae_jax.training.mesh import put_batch
 
 Scores = dict[str, dict[str, float]]
 Encode = Callable[[np.ndarray], np.ndarray]
+# What a run that keeps its best step logs of the validation split.
+VALIDATION = "eval/validation"
+# Behind the name of a score, the name of its standard error.
+ERROR = " error"
+_TITLES = {"knn": "kNN", "probe": "probe", "lars": "LARS", "accuracy": "accuracy"}
 
 
 class Scorer:
-    """kNN and closed-form probe of a method's features on the config's splits.
+    """Scores of a method's features, by the configured protocols, and of its head.
 
     Of a method that classifies, the accuracy of its own logits stands beside its first
     trained features.
@@ -37,6 +38,10 @@ class Scorer:
         method: whose features are scored.
         mesh: where they are computed.
         console: told why there are no scores when there are none.
+
+    Raises:
+        ConfigError: a split does not suit what is asked of it.
+        DataError: a split is not there.
     """
 
     def __init__(self, config, method: Method, mesh: Mesh, console: Console):
@@ -47,16 +52,34 @@ class Scorer:
         self._logits = method.logits and jax.jit(method.logits)
         # Opened now, so that a wrong split is known before hours of training; decoded
         # when needed, so that only the training images are ever held in memory.
-        fit = open_config_source(config, config.eval.fit_split, in_memory=False)
-        self._sources: tuple[Source, ...] = ()
-        if len(fit.classes) > 1:
-            test = open_config_source(config, config.eval.split, in_memory=False)
-            self._sources = (fit, test)
+        part = config.eval
+        opened = functools.partial(open_config_source, config, in_memory=False)
+        self._fit, self._test = opened(part.fit_split), opened(part.split)
+        self._classes = len(self._fit.classes)
+        self._validation: Source | None = None
+        if part.validation_split is not None:
+            check_apart(config, "eval.validation_split", "eval.split")
+            self._validation = opened(part.validation_split)
+        if part.choose_best and not self._logits:
+            raise ConfigError(
+                "config.eval.choose_best = True: must be left to methods with a head "
+                f"of their own, {config.method.name} has none to score"
+            )
         self._console = console
 
     def online(self, params: Params) -> dict[str, float]:
-        """Scores for the log: eval/knn and eval/probe of every feature."""
-        if not self._sources:
+        """Scores for the log, while a run trains.
+
+        Where the best step is kept, "eval/validation": the score of the method's head
+        on the validation split, and nothing is asked of other splits. Elsewhere
+        eval/knn, eval/probe, … of every feature.
+        """
+        if self._config.eval.choose_best:
+            assert self._validation is not None
+            ((kind, value), *_) = self._own(params, self._validation).items()
+            self._console.say(f"validation: {kind} {value:.2%}")
+            return {VALIDATION: value}
+        if self._classes < 2:
             return {}
         found = self.as_metrics(self._trained(params))
         line = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
@@ -65,7 +88,7 @@ class Scorer:
 
     def final(self, params: Params, untrained: Callable[[], Params]) -> Scores:
         """Scores of the trained features and, if configured, of the baselines."""
-        if not self._sources:
+        if self._classes < 2:
             self._console.say("no scores: the data set has no classes to tell apart")
             return {}
         scores: Scores = {}
@@ -90,9 +113,12 @@ class Scorer:
 
     def _trained(self, params: Params) -> Scores:
         rows = {name: self._score(name, params) for name in self._features}
-        if self._logits:
-            rows[next(iter(rows))] |= self._accuracy(self._logits, params)
+        rows[next(iter(rows))] |= self._own(params, self._test)
         return rows
+
+    def _own(self, params: Params, source: Source) -> dict[str, float]:
+        """What a method's own head gets right; the first entry is what it is for."""
+        return self._accuracy(params, source) if self._logits else {}
 
     def _score(self, name: str, params: Params) -> dict[str, float]:
         return self._compare(self._placed(self._features[name], params))
@@ -108,14 +134,16 @@ class Scorer:
 
         return encode
 
-    def _accuracy(self, logits: Callable, params: Params) -> dict[str, float]:
-        """Share of the scored images whose largest logit is that of their class."""
-        test, limit = self._sources[1], self._config.eval.limit
-        found = self._extract(self._placed(logits, params), test, limit)
-        known, wanted = found.features.shape[1], len(test.classes)
+    def _accuracy(self, params: Params, source: Source) -> dict[str, float]:
+        """Share of the images whose largest logit is that of their class."""
+        assert self._logits is not None
+        logits = self._placed(self._logits, params)
+        found = self._extract(logits, source, self._config.eval.limit)
+        known, wanted = found.features.shape[1], len(source.classes)
         if known != wanted:  # a run that is evaluated on another data set
             self._console.say(
-                f"no accuracy: the head knows {known} classes, {test.name} has {wanted}"
+                f"no accuracy: the head knows {known} classes, {source.name} has "
+                f"{wanted}"
             )
             return {}
         return {"accuracy": float((found.features.argmax(-1) == found.labels).mean())}
@@ -133,41 +161,41 @@ class Scorer:
 
     def _compare(self, encode: Encode) -> dict[str, float]:
         part = self._config.eval
-        limits = (part.fit_limit, part.limit)
-        sets = []
-        for source, limit in zip(self._sources, limits, strict=True):
-            found = self._extract(encode, source, limit)
-            sets += [found.features, found.labels]
-        classes = len(self._sources[0].classes)
-        return {
-            "knn": knn_accuracy(
-                *sets,
-                k=part.neighbours,
-                temperature=part.temperature,
-                num_classes=classes,
-            ),
-            "probe": ridge_probe(
-                *sets, num_classes=classes, seed=self._config.seed
-            ).accuracy,
-        }
+        chooses = len(several(part.neighbours)) > 1
+        validation = self._validation if chooses else None
+        sets = FeatureSets(
+            fit=self._extract(encode, self._fit, part.fit_limit),
+            test=self._extract(encode, self._test, part.limit),
+            validation=validation and self._extract(encode, validation, part.limit),
+            classes=self._classes,
+        )
+        return score(sets, part, seed=self._config.seed)
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Lines of a plain table; empty when there are no scores.
 
-    The column of accuracies is there only if a row has one.
+    A column is there only if a row has it; standard errors stand beside their score.
     """
-    if not scores:
-        return []
-    titles = {"knn": "kNN", "probe": "probe"}
-    if any("accuracy" in row for row in scores.values()):
-        titles["accuracy"] = "accuracy"
-    rows = [["", *titles.values()]]
+    kinds = list(dict.fromkeys(kind for row in scores.values() for kind in row))
+    titles = [kind for kind in kinds if not kind.endswith(ERROR)]
+    rows = [["", *(_TITLES.get(kind, kind) for kind in titles)]]
     for name, row in scores.items():
-        cells = (f"{row[kind]:.2%}" if kind in row else "" for kind in titles)
-        rows.append([name, *cells])
-    width = max(map(len, scores))
+        rows.append([name, *(score_text(row, kind) for kind in titles)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        f"{name:{width}}" + "".join(f"   {cell:>8}" for cell in cells)
-        for name, *cells in rows
+        f"{name:{widths[0]}}"
+        + "".join(
+            f"   {cell:>{max(width, 8)}}"
+            for cell, width in zip(cells, widths[1:], strict=True)
+        )
+        for name, *cells in (rows if scores else [])
     ]
+
+
+def score_text(row: Mapping[str, float], kind: str) -> str:
+    """A score in percent, with its standard error if there is one; "" if absent."""
+    if kind not in row:
+        return ""
+    error = row.get(kind + ERROR)
+    return f"{row[kind]:.2%}" + ("" if error is None else f" ± {error:.2%}")

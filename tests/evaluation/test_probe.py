@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
-from sgmae_jax.evaluation.probe import PENALTIES, _accuracies, ridge_probe
+from sgmae_jax.evaluation.probe import PENALTIES, ridge_hits, ridge_probe
 
 
 def clusters(seed, count, *, classes=4, width=12, spread=1.0):
