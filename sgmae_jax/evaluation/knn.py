@@ -48,9 +48,9 @@ def knn_accuracies(
 ) -> dict[int, float]:
     """Accuracies of votes of the nearest neighbours, all k from one search.
 
-    Neighbours are near by cosine similarity. A neighbour of similarity s votes with weight exp(s / temperature). Ties go to the
-    lower index among neighbours and to the lower class among classes, so the result
-    is a function of its arguments alone.
+    Neighbours are near by cosine similarity; one of similarity s votes with weight
+    exp(s / temperature). Ties go to the lower index among neighbours and to the lower
+    class among classes, so the result is a function of its arguments alone.
 
     Args:
         fit_x: features that vote.

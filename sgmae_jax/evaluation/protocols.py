@@ -65,9 +65,7 @@ def _knn(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
     ks = several(part.neighbours)
 
     def accuracies(of: Features) -> dict[int, float]:
-        return knn_accuracies(
-            **_arrays(sets, of), ks=ks, temperature=part.temperature
-        )
+        return knn_accuracies(**_arrays(sets, of), ks=ks, temperature=part.temperature)
 
     found = accuracies(sets.test)
     if len(ks) == 1:

@@ -18,7 +18,11 @@ from sgmae_jax.training.mesh import make_mesh, placed, state_shardings
 def restore_run(
     config, workdir: pathlib.Path, console: Console
 ) -> tuple[int, Any, Method, Any, dict[str, Any]]:
-    """The best or newest sound checkpoint: step, its config with this one's wishes, params."""
+    """The best or newest sound checkpoint of a run.
+
+    Returns:
+        (step, its config with this one's wishes, method, parameters, meta)
+    """
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
     folder = folder_of(run_directory)
     if not folder.is_dir():

@@ -166,7 +166,9 @@ class Scorer:
         sets = FeatureSets(
             fit=self._extract(encode, self._fit, part.fit_limit),
             test=self._extract(encode, self._test, part.limit),
-            validation=validation and self._extract(encode, validation, part.limit),
+            validation=self._extract(encode, validation, part.limit)
+            if validation
+            else None,
             classes=self._classes,
         )
         return score(sets, part, seed=self._config.seed)
