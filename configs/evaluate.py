@@ -1,4 +1,4 @@
-"""kNN and probe accuracy of a checkpoint, known by its run directory.
+"""kNN, linear probes and few-shot accuracy of an encoder, known by its directory.
 
     python -m sgmae_jax.main --config evaluate:runs/quickstart
 
@@ -10,4 +10,6 @@ from sgmae_jax.config import config_of_run
 
 
 def get_config(run=""):
-    return config_of_run("evaluate", run)
+    config = config_of_run("evaluate", run)
+    config.eval.protocols = ("knn", "probe", "lars", "few_shot")
+    return config

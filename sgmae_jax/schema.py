@@ -11,7 +11,7 @@ from sgmae_jax.rules import Field
 FIELDS: dict[str, Field] = {
     "task": Field(
         "pretrain",
-        rules.choice("pretrain", "evaluate", "export", "analyze"),
+        rules.choice("pretrain", "evaluate", "export", "analyze", "compare"),
         "what to do",
     ),
     "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),
@@ -158,6 +158,9 @@ FIELDS: dict[str, Field] = {
     ),
     "analyze.temperature": Field(
         1.0, rules.number(0, low_open=True), "of the divergence of token relations"
+    ),
+    "compare.runs": Field(
+        ("",), rules.one_or_more(rules.path), "directories with scores"
     ),
     "guard.budget": Field(10, rules.integer(0), "non-finite steps in a window"),
     "guard.window": Field(1000, rules.integer(1), "steps"),

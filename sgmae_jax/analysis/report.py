@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import math
 import os
@@ -13,9 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgmae_jax import __version__
 from sgmae_jax.analysis.charts import Point, line_chart, percent, short
-from sgmae_jax.analysis.style import CSS
+from sgmae_jax.analysis.page import (
+    PATH,
+    number,
+    score_cell,
+    scrolling,
+    section,
+    text,
+    write_page,
+)
+from sgmae_jax.analysis.score_table import kinds_of, title_of
 
 # Drawn first and under these titles; other numbers in the log follow in a fold.
 _CHARTS = {
@@ -23,18 +30,12 @@ _CHARTS = {
     "lr": "Learning rate",
     "images_per_second": "Images per second",
 }
-_KINDS = {"knn": "kNN", "probe": "linear probe", "accuracy": "own head"}
 _PICTURES = 8
 _COLUMNS = (
     "From left to right: input, masked input, reconstruction of every patch, "
     "reconstruction with the visible patches."
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Starts of paths: root, home, drive, parent. `3/4` and `img/s` are not among them.
-_PATH = re.compile(
-    r"""(?:file://|(?<![\w.:/\\])(?:~[\w.-]*/|\.{0,2}/(?=[\w.~-])|[A-Za-z]:\\|\\\\))"""
-    r"""[^\s"'<>|,;()\[\]{}]*"""
-)
 
 
 def write_report(workdir: str | os.PathLike) -> Path:
@@ -66,20 +67,7 @@ def write_report(workdir: str | os.PathLike) -> Path:
         _config(config),
     ]
     body = "".join(sections) or "<p>There is nothing to report yet.</p>"
-    heading = _text(title or "Training run")
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{heading}</title><style>{CSS}</style></head><body><main>"
-        f"<header><h1>{heading}</h1></header>{body}"
-        f"<footer>sgmae_jax {__version__}</footer></main></body></html>\n"
-    )
-    path = workdir / "report.html"
-    partial = workdir / ".report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_page(workdir / "report.html", title or "Training run", body)
 
 
 def _facts(rows: Mapping[float, Mapping[str, float]]) -> str:
@@ -101,7 +89,7 @@ def _facts(rows: Mapping[float, Mapping[str, float]]) -> str:
     if bad := max(series.get("bad_images", (0,))):
         facts.append(("bad images", short(bad)))
     tiles = "".join(
-        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
         for name, value in facts
     )
     return f'<dl class="facts">{tiles}</dl>' if tiles else ""
@@ -112,34 +100,25 @@ def _scores(scores: Any) -> str:
     if not isinstance(scores, dict):
         return ""
     rows = {name: row for name, row in scores.items() if isinstance(row, dict) and row}
-    kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    kinds = kinds_of(rows.values())
     if not kinds:
         return ""
-    head = "".join(f"<th>{_text(_KINDS.get(kind, kind))}</th>" for kind in kinds)
+    head = "".join(f"<th>{text(title_of(kind))}</th>" for kind in kinds)
     body = ""
     for name, row in rows.items():
         own = ' class="own"' if name.startswith("trained") else ""
-        cells = "".join(_score_cell(row.get(kind)) for kind in kinds)
-        body += f'<tr{own}><th scope="row">{_text(name)}</th>{cells}</tr>'
+        cells = "".join(score_cell(row, kind) for kind in kinds)
+        body += f'<tr{own}><th scope="row">{text(name)}</th>{cells}</tr>'
     head_too = ", and of the run's own head" if "accuracy" in kinds else ""
-    return _section(
+    return section(
         "Scores",
         f"<p>Accuracy on held-out images, from frozen features{head_too}.</p>"
-        + _scrolling(
+        + scrolling(
             "Scores",
             f'<table class="scores"><thead><tr><th>features</th>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table>",
         ),
     )
-
-
-def _score_cell(value: Any) -> str:
-    number = _number(value)
-    if not math.isfinite(number):
-        return "<td>–</td>"
-    width = 100 * min(max(number, 0.0), 1.0)
-    bar = f'<span class="bar"><i style="width:{width:.1f}%"></i></span>'
-    return f"<td>{percent(number)}{bar}</td>"
 
 
 def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:
@@ -153,7 +132,7 @@ def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:
     evaluated = {}
     for name in scored:
         kind = name.removeprefix("eval/")
-        evaluated[_KINDS.get(kind, kind)] = _series(rows, name)
+        evaluated[title_of(kind)] = _series(rows, name)
     charts.append(line_chart("Accuracy on held-out images", evaluated, form=percent))
     others = [
         line_chart(name, {"last": _series(rows, name)})
@@ -167,7 +146,7 @@ def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:
             "<details><summary>More numbers from the log</summary>"
             f'<div class="charts">{folded}</div></details>'
         )
-    return _section("Curves", content)
+    return section("Curves", content)
 
 
 def _pictures(paths: Sequence[Path]) -> str:
@@ -177,56 +156,33 @@ def _pictures(paths: Sequence[Path]) -> str:
         data = path.read_bytes()
         if not data.startswith(_PNG):
             continue
-        kind, number = _order(path)
+        kind, step = _order(path)
         name = kind.replace("_", " ").strip() or "picture"
-        when = f"step {short(number)}" if number >= 0 else path.stem
+        when = f"step {short(step)}" if step >= 0 else path.stem
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        image = f'<img src="{source}" alt="{_text(f"{name}, {when}")}" loading="lazy">'
+        image = f'<img src="{source}" alt="{text(f"{name}, {when}")}" loading="lazy">'
         sheets.append((when, f"<figure>{image}</figure>"))
     if not sheets:
         return ""
     *earlier, (when, latest) = sheets
     intro = f"<p>{_COLUMNS}</p>" if kind == "reconstruction" else ""
-    content = f"{intro}<h3>{_text(when)}</h3>{latest}" + "".join(
-        f"<details><summary>{_text(when)}</summary>{sheet}</details>"
+    content = f"{intro}<h3>{text(when)}</h3>{latest}" + "".join(
+        f"<details><summary>{text(when)}</summary>{sheet}</details>"
         for when, sheet in reversed(earlier)
     )
-    return _section("Pictures", content)
+    return section("Pictures", content)
 
 
 def _config(config: Mapping[str, Any]) -> str:
     if not config:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{_text(name)}</th><td>{_value(value)}</td></tr>'
+        f'<tr><th scope="row">{text(name)}</th><td>{_value(value)}</td></tr>'
         for name, value in config.items()
     )
-    table = _scrolling("Configuration", f'<table class="config">{rows}</table>')
+    table = scrolling("Configuration", f'<table class="config">{rows}</table>')
     fold = f"<details><summary>{len(config)} fields</summary>{table}</details>"
-    return _section("Configuration", fold)
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
-
-
-def _scrolling(label: str, table: str) -> str:
-    # Focusable, so that a wide table can be scrolled by keyboard.
-    return (
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">'
-        f"{table}</div>"
-    )
-
-
-def _text(value: str) -> str:
-    """Safe in HTML, and without directories or user names of the machine."""
-    return html.escape(_PATH.sub(_file_name, value))
-
-
-def _file_name(found: re.Match[str]) -> str:
-    """The name of a file stays; of a directory nothing, it may be a user's name."""
-    last = re.split(r"[/\\]", found[0])[-1]
-    return f"…/{last}" if "." in last.strip(".") else "…"
+    return section("Configuration", fold)
 
 
 def _value(value: Any) -> str:
@@ -234,9 +190,9 @@ def _value(value: Any) -> str:
         return "–"
     if isinstance(value, str):
         # A path as a whole may hold blanks.
-        whole = _PATH.match(value)
-        return _text(value.replace(" ", "_") if whole else value)
-    return _text(json.dumps(value, ensure_ascii=False))
+        whole = PATH.match(value)
+        return text(value.replace(" ", "_") if whole else value)
+    return text(json.dumps(value, ensure_ascii=False))
 
 
 def _read_json(path: Path) -> Any:
@@ -256,21 +212,13 @@ def _read_metrics(path: Path) -> dict[float, dict[str, float]]:
     for line in lines:
         try:
             values = json.loads(line)
-            step = _number(values.pop("step"))
+            step = number(values.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # half a line: the run was killed while writing it
         if math.isfinite(step):
-            numbers = {name: _number(value) for name, value in values.items()}
+            numbers = {name: number(value) for name, value in values.items()}
             rows.setdefault(step, {}).update(numbers)
     return dict(sorted(rows.items()))
-
-
-def _number(value: Any) -> float:
-    """The number, or NaN where there is none: null, NaN and infinity are gaps."""
-    try:
-        return float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:
-        return math.nan
 
 
 def _names(rows: Mapping[float, Mapping[str, float]]) -> list[str]:

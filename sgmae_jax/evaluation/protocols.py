@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sgmae_jax.evaluation.features import Features
 from sgmae_jax.evaluation.few_shot import few_shot_probe
 from sgmae_jax.evaluation.knn import knn_accuracies
 from sgmae_jax.evaluation.lars import lars_probe
 from sgmae_jax.evaluation.probe import ridge_probe
+
+_Say = Callable[[str], None]
 
 
 class FeatureSets(NamedTuple):
@@ -27,13 +32,14 @@ class FeatureSets(NamedTuple):
     classes: int
 
 
-def score(sets: FeatureSets, part: Any, *, seed: int) -> dict[str, float]:
+def score(sets: FeatureSets, part: Any, *, seed: int, say: _Say) -> dict[str, float]:
     """Scores by every protocol that a config names.
 
     Args:
         sets: features with their labels.
         part: the config's `eval` section.
         seed: of draws, held-out parts and initial weights.
+        say: told which few-shot scores are left out, for want of fitted images.
 
     Returns:
         Accuracies in [0, 1]: "knn", and "knn@K" where there are several K; "probe";
@@ -41,7 +47,7 @@ def score(sets: FeatureSets, part: Any, *, seed: int) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name in several(part.protocols):
-        found |= _PROTOCOLS[name](sets, part, seed)
+        found |= _PROTOCOLS[name](sets, part, seed, say)
     return found
 
 
@@ -60,8 +66,8 @@ def _arrays(sets: FeatureSets, of: Features) -> dict[str, Any]:
     }
 
 
-def _knn(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
-    del seed
+def _knn(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, float]:
+    del seed, say
     ks = several(part.neighbours)
 
     def accuracies(of: Features) -> dict[int, float]:
@@ -76,14 +82,18 @@ def _knn(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
     return {"knn": found[best], **{f"knn@{k}": found[k] for k in ks}}
 
 
-def _probe(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
-    del part
+def _probe(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, float]:
+    del part, say
     return {"probe": ridge_probe(**_arrays(sets, sets.test), seed=seed).accuracy}
 
 
-def _few_shot(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
+def _few_shot(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, float]:
     found = {}
+    fewest = int(np.bincount(sets.fit.labels, minlength=sets.classes).min())
     for shots in several(part.shots):
+        if shots >= fewest:  # one more, so that some are left to choose with
+            say(f"no {shots}-shot score: a class has {fewest} images to fit")
+            continue
         result = few_shot_probe(
             **_arrays(sets, sets.test), shots=shots, draws=part.draws, seed=seed
         )
@@ -92,7 +102,8 @@ def _few_shot(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
     return found
 
 
-def _lars(sets: FeatureSets, part: Any, seed: int) -> dict[str, float]:
+def _lars(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, float]:
+    del say
     accuracy = lars_probe(
         **_arrays(sets, sets.test),
         epochs=part.lars_epochs,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sgmae_jax.tasks.analyze import analyze, series_of_run
+from sgmae_jax.tasks.compare import compare
 from sgmae_jax.tasks.evaluate import evaluate
 from sgmae_jax.tasks.export import export
 from sgmae_jax.tasks.restore import restore_run
@@ -18,6 +19,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
     "evaluate": evaluate,
     "export": export,
     "analyze": analyze,
+    "compare": compare,
 }
 
 __all__ = ["TASKS", "restore_run", "series_of_run"]

@@ -6,11 +6,12 @@ import pathlib
 
 import jax
 
+from sgmae_jax.analysis.score_table import score_table
 from sgmae_jax.tasks.restore import init_key, restore_run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.mesh import make_mesh
-from sgmae_jax.training.scores import Scorer, score_table
-from sgmae_jax.training.workdir import write_json
+from sgmae_jax.training.scores import Scorer
+from sgmae_jax.training.workdir import public_config, write_json
 
 
 def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
@@ -23,4 +24,10 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
     for line in score_table(scores):
         console.say(line)
     path = workdir / "evaluation.json"
-    write_json(path, {"step": step, "split": config.eval.split, "scores": scores})
+    found = {
+        "step": step,
+        "split": config.eval.split,
+        "config": public_config(config),
+        "scores": scores,
+    }
+    write_json(path, found)

@@ -14,6 +14,7 @@ import numpy as np
 from sgmae_jax import __version__, methods
 from sgmae_jax.analysis.pictures import save_png
 from sgmae_jax.analysis.report import write_report
+from sgmae_jax.analysis.score_table import score_table
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed
 from sgmae_jax.config import ConfigError, grid_of, pair
 from sgmae_jax.masking import MaskError, check_mask_fn, load_mask_fn
@@ -34,7 +35,7 @@ from sgmae_jax.training.mesh import (
     state_shardings,
 )
 from sgmae_jax.training.progress import Progress
-from sgmae_jax.training.scores import VALIDATION, Scorer, score_table
+from sgmae_jax.training.scores import VALIDATION, Scorer
 from sgmae_jax.training.show import draw
 from sgmae_jax.training.state import (
     TrainState,

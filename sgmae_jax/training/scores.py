@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -22,9 +22,6 @@ Scores = dict[str, dict[str, float]]
 Encode = Callable[[np.ndarray], np.ndarray]
 # What a run that keeps its best step logs of the validation split.
 VALIDATION = "eval/validation"
-# Behind the name of a score, the name of its standard error.
-ERROR = " error"
-_TITLES = {"knn": "kNN", "probe": "probe", "lars": "LARS", "accuracy": "accuracy"}
 
 
 class Scorer:
@@ -171,33 +168,4 @@ class Scorer:
             else None,
             classes=self._classes,
         )
-        return score(sets, part, seed=self._config.seed)
-
-
-def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Lines of a plain table; empty when there are no scores.
-
-    A column is there only if a row has it; standard errors stand beside their score.
-    """
-    kinds = list(dict.fromkeys(kind for row in scores.values() for kind in row))
-    titles = [kind for kind in kinds if not kind.endswith(ERROR)]
-    rows = [["", *(_TITLES.get(kind, kind) for kind in titles)]]
-    for name, row in scores.items():
-        rows.append([name, *(score_text(row, kind) for kind in titles)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{name:{widths[0]}}"
-        + "".join(
-            f"   {cell:>{max(width, 8)}}"
-            for cell, width in zip(cells, widths[1:], strict=True)
-        )
-        for name, *cells in (rows if scores else [])
-    ]
-
-
-def score_text(row: Mapping[str, float], kind: str) -> str:
-    """A score in percent, with its standard error if there is one; "" if absent."""
-    if kind not in row:
-        return ""
-    error = row.get(kind + ERROR)
-    return f"{row[kind]:.2%}" + ("" if error is None else f" ± {error:.2%}")
+        return score(sets, part, seed=self._config.seed, say=self._console.say)

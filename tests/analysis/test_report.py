@@ -100,7 +100,7 @@ def test_everything_is_there(run):
     assert "trained encoder 40 % 50 %" in found.text
     assert "untrained encoder 29.5 % 40 %" in found.text
     assert "steps 100 epochs 2 final loss 1 images/s, median 855" in found.text
-    assert "Accuracy on held-out images kNN 40 % linear probe 50 %" in found.text
+    assert "Accuracy on held-out images kNN 40 % probe 50 %" in found.text
     for title in ("Loss", "Learning rate", "Images per second", "grad_norm"):
         assert title in found.text
     assert "data.mean [0.5, 0.5, 0.5]" in found.text

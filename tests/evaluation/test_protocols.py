@@ -30,7 +30,7 @@ def arrays(test):
 
 
 def test_by_default_nearest_neighbours_and_the_closed_form():
-    found = score(FeatureSets(FIT, TEST, None, 4), asked(), seed=0)
+    found = score(FeatureSets(FIT, TEST, None, 4), asked(), seed=0, say=print)
     assert found == {
         "knn": knn_accuracies(*arrays(TEST), num_classes=4, ks=[20])[20],
         "probe": ridge_probe(*arrays(TEST), num_classes=4).accuracy,
@@ -40,7 +40,7 @@ def test_by_default_nearest_neighbours_and_the_closed_form():
 def test_of_several_k_the_validation_split_chooses():
     ks = (1, 5, 80)
     part = asked(protocols="knn", neighbours=ks)
-    found = score(FeatureSets(FIT, TEST, VALIDATION, 4), part, seed=0)
+    found = score(FeatureSets(FIT, TEST, VALIDATION, 4), part, seed=0, say=print)
     on_test = knn_accuracies(*arrays(TEST), num_classes=4, ks=ks)
     on_validation = knn_accuracies(*arrays(VALIDATION), num_classes=4, ks=ks)
     assert {k: found[f"knn@{k}"] for k in ks} == on_test
@@ -48,14 +48,14 @@ def test_of_several_k_the_validation_split_chooses():
     assert found["knn"] == on_test[best]
     # Where another k is best on the test set, it does not count.
     twisted = VALIDATION._replace(labels=(VALIDATION.labels + 1) % 4)
-    chosen = score(FeatureSets(FIT, TEST, twisted, 4), part, seed=0)["knn"]
+    chosen = score(FeatureSets(FIT, TEST, twisted, 4), part, seed=0, say=print)["knn"]
     worst = knn_accuracies(*arrays(twisted), num_classes=4, ks=ks)
     assert chosen == on_test[max(ks, key=lambda k: (worst[k], -k))]
 
 
 def test_all_of_them_under_their_names():
     part = asked(protocols=("few_shot", "lars", "probe", "knn"), shots=(1, 3))
-    found = score(FeatureSets(FIT, TEST, None, 4), part, seed=0)
+    found = score(FeatureSets(FIT, TEST, None, 4), part, seed=0, say=print)
     assert list(found) == [
         *("1-shot", "1-shot error", "3-shot", "3-shot error"),
         *("lars", "probe", "knn"),
@@ -67,4 +67,16 @@ def test_all_of_them_under_their_names():
 def test_the_seed_reaches_them(protocols):
     sets = FeatureSets(FIT, TEST, None, 4)
     part = asked(protocols=protocols, shots=1)
-    assert score(sets, part, seed=0) != score(sets, part, seed=1)
+    assert score(sets, part, seed=0, say=print) != score(sets, part, seed=1, say=print)
+
+
+def test_shots_that_a_class_has_not_are_left_out_and_told():
+    said = []
+    fewest = int(np.bincount(FIT.labels).min())
+    part = asked(protocols="few_shot", shots=(1, fewest, 1000))
+    found = score(FeatureSets(FIT, TEST, None, 4), part, seed=0, say=said.append)
+    assert set(found) == {"1-shot", "1-shot error"}
+    assert said == [
+        f"no {shots}-shot score: a class has {fewest} images to fit"
+        for shots in (fewest, 1000)
+    ]

@@ -10,7 +10,7 @@ from sgmae_jax.data import eval_image
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.inputs import open_config_source
 from sgmae_jax.training.mesh import make_mesh
-from sgmae_jax.training.scores import Scorer, score_table
+from sgmae_jax.training.scores import Scorer
 from tests.training.toys import one_network
 
 LIMITS = [("eval.limit", "30"), ("eval.fit_limit", "40"), ("eval.batch_size", "16")]
@@ -85,20 +85,3 @@ def test_a_head_for_other_classes_is_not_scored(config, capsys):
     scores = scorer_of(config, 3).final(params_of(), params_of)
     assert not any("accuracy" in row for row in scores.values())
     assert "no accuracy: the head knows 3 classes" in capsys.readouterr().out
-
-
-def test_the_column_is_there_only_if_a_row_has_it():
-    rows = {"raw": {"knn": 0.5, "probe": 0.25}, "mine": {"knn": 1.0, "probe": 0.5}}
-    head, *_ = plain = score_table(rows)
-    assert head.split() == ["kNN", "probe"]
-    assert [line.split() for line in plain[1:]] == [
-        ["raw", "50.00%", "25.00%"],
-        ["mine", "100.00%", "50.00%"],
-    ]
-    rows["mine"]["accuracy"] = 0.125
-    found = score_table(rows)
-    assert found[0].split() == ["kNN", "probe", "accuracy"]
-    assert found[1].split() == ["raw", "50.00%", "25.00%"]
-    assert found[2].split() == ["mine", "100.00%", "50.00%", "12.50%"]
-    assert len({len(line) for line in found}) == 1
-    assert score_table({}) == []
