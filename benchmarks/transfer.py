@@ -9,8 +9,8 @@ images beside the same network from a random start, at equal steps. Textures: MA
 self-guided MAE are pre-trained, and heads for segmentation are trained on 2,000
 labelled images, on frozen tokens and with the encoder tuned, beside a random start.
 Choices (k, best step) are made on training images held out for them; the test images
-are used once for each row. Runs that are there are resumed or left as they are; the last
-thing printed are the tables.
+are used once for each row. Runs that are there are resumed or left as they are; the
+last thing printed are the tables.
 """
 
 from __future__ import annotations
