@@ -1,8 +1,9 @@
-"""AdamW as masked autoencoders use it: schedule, decay mask, clipping."""
+"""AdamW and LARS as masked autoencoders use them: schedule, decay mask, clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxtyping import Array, PyTree
 _UNDECAYED = ("bias", "scale")
 
 
-def decay_mask(params: PyTree) -> PyTree:
+def decay_mask(params: PyTree, spared: Collection[str] = ()) -> PyTree:
     """True for every leaf that weight decay applies to.
 
     The authors decay tensors of two and more axes, class and mask tokens included.
@@ -21,6 +22,7 @@ def decay_mask(params: PyTree) -> PyTree:
 
     Args:
         params: any parameter tree whose leaves carry Flax names.
+        spared: names of further leaves that do not decay.
 
     Returns:
         A tree of bool like `params`.
@@ -30,7 +32,7 @@ def decay_mask(params: PyTree) -> PyTree:
 
     def decays(path, leaf):
         del leaf
-        return getattr(path[-1], "key", None) not in _UNDECAYED
+        return getattr(path[-1], "key", None) not in (*_UNDECAYED, *spared)
 
     return jax.tree_util.tree_map_with_path(decays, params)
 
@@ -58,8 +60,15 @@ def warmup_cosine(
     return optax.join_schedules([linear, cosine], [warmup])
 
 
-def make_adamw(optim, *, batch_size: int, steps_per_epoch: int, total_steps: int):
-    """The pre-training optimizer of a config.
+def make_adamw(
+    optim,
+    *,
+    batch_size: int,
+    steps_per_epoch: int,
+    total_steps: int,
+    spared: Collection[str] = (),
+) -> optax.GradientTransformation:
+    """The AdamW of a config.
 
     Args:
         optim: the config's `optim` section.
@@ -67,10 +76,69 @@ def make_adamw(optim, *, batch_size: int, steps_per_epoch: int, total_steps: int
             rate is base_lr * batch_size / 256.
         steps_per_epoch: optimizer steps an epoch.
         total_steps: length of the schedule.
+        spared: names of leaves that do not decay, beside biases and scales.
 
     Returns:
         An optax transformation whose state shows `learning_rate`.
     """
+    fixed = ("b1", "b2", "eps", "eps_root", "weight_decay", "mask")
+    adamw = optax.inject_hyperparams(optax.adamw, static_args=fixed)(
+        learning_rate=_rate(optim, batch_size, steps_per_epoch, total_steps),
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        mask=functools.partial(decay_mask, spared=spared),
+    )
+    return _clipped(optim, adamw)
+
+
+def make_lars(
+    optim,
+    *,
+    momentum: float,
+    trust: float,
+    batch_size: int,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> optax.GradientTransformation:
+    """The LARS of a config: SGD with momentum whose steps are shares of the weights.
+
+    What does not decay (biases, scales) has no trust ratio either. The ratio is 1 where
+    weights or update are 0. `optax.lars` puts the rate into the momentum, the authors
+    outside: while the rate changes, the two are not the same.
+
+    Args:
+        optim: the config's `optim` section; of Adam's fields none is read.
+        momentum: share of the last step that is kept, in [0, 1).
+        trust: length of a tensor's update over that of its weights, before rate and
+            momentum.
+        batch_size: as of `make_adamw`.
+        steps_per_epoch: optimizer steps an epoch.
+        total_steps: length of the schedule.
+
+    Returns:
+        An optax transformation whose state shows `learning_rate`.
+
+    Reference:
+        You et al., Large Batch Training of Convolutional Networks (2017);
+        facebookresearch/mae util/lars.py.
+    """
+    ratio = optax.scale_by_trust_ratio(trust_coefficient=trust)
+    descent = optax.inject_hyperparams(optax.scale_by_learning_rate)(
+        learning_rate=_rate(optim, batch_size, steps_per_epoch, total_steps)
+    )
+    lars = optax.chain(
+        optax.add_decayed_weights(optim.weight_decay, decay_mask),
+        optax.masked(ratio, decay_mask),
+        optax.trace(momentum),
+        descent,
+    )
+    return _clipped(optim, lars)
+
+
+def _rate(optim, batch_size: int, steps_per_epoch: int, total_steps: int) -> Callable:
+    """The learning rate of a step, from 0, in a run of known length."""
     schedule = warmup_cosine(
         optim.base_lr * batch_size / 256,
         optim.warmup_epochs,
@@ -81,22 +149,17 @@ def make_adamw(optim, *, batch_size: int, steps_per_epoch: int, total_steps: int
     def rate(count):
         return schedule(count / steps_per_epoch)
 
-    fixed = ("b1", "b2", "eps", "eps_root", "weight_decay", "mask")
-    adamw = optax.inject_hyperparams(optax.adamw, static_args=fixed)(
-        learning_rate=rate,
-        b1=optim.b1,
-        b2=optim.b2,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        mask=decay_mask,
-    )
+    return rate
+
+
+def _clipped(optim, optimizer: optax.GradientTransformation):
     if optim.clip_norm is None:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), optimizer)
 
 
 def learning_rate(state: optax.OptState) -> Array:
-    """The rate of the last step as the state of `make_adamw` shows it, else NaN."""
+    """The rate of the last step as the optimizer's state shows it, else NaN."""
 
     def is_rate(path, value):
         del path

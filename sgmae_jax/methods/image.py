@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -74,7 +74,11 @@ def make_autoencoder(config, *, out_values: int | None = None) -> Autoencoder:
 
 
 def adamw_of(
-    config, run: Run, *, weight_decay: float | None = None
+    config,
+    run: Run,
+    *,
+    weight_decay: float | None = None,
+    spared: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """The configured optimizer, its schedule as long as the run.
 
@@ -82,6 +86,7 @@ def adamw_of(
         config: its `optim` section, and the batch size that scales the rate.
         run: epochs and length of the schedule.
         weight_decay: instead of the config's; 0 makes it Adam.
+        spared: names of leaves that do not decay, beside biases and scales.
     """
     optim = config.optim.copy_and_resolve_references()
     if weight_decay is not None:
@@ -91,6 +96,7 @@ def adamw_of(
         batch_size=config.data.batch_size,
         steps_per_epoch=run.steps_per_epoch,
         total_steps=run.total_steps,
+        spared=spared,
     )
 
 

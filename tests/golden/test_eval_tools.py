@@ -11,8 +11,9 @@ import numpy as np
 import optax
 import pytest
 
+from sgmae_jax.config import default_config
 from sgmae_jax.models import resize_positions, sincos_table
-from sgmae_jax.optimizer import warmup_cosine
+from sgmae_jax.optimizer import learning_rate, make_lars, warmup_cosine
 from tests.golden.authors import load
 from tests.golden.conversion import to_theirs
 from tests.golden.fixtures import Fixture, assert_gradients, assert_output, files
@@ -130,3 +131,33 @@ def test_fine_tune_features_and_gradients(path):
         name: np.asarray(array) for name, array in of_top.items()
     }
     assert_gradients(ours, expected)
+
+
+@pytest.mark.parametrize("path", files("eval_tools", "lars/"))
+def test_lars_trajectories(path):
+    fixture = Fixture(path)
+    for name, meta in fixture.meta["lars"].items():
+        optim = default_config().optim
+        # A constant rate: half a cosine from it to itself.
+        optim.base_lr = optim.min_lr = meta["lr"]
+        optim.weight_decay = meta["weight_decay"]
+        lars = make_lars(
+            optim,
+            momentum=meta["momentum"],
+            trust=meta["trust_coefficient"],
+            batch_size=256,
+            steps_per_epoch=1,
+            total_steps=meta["steps"],
+        )
+        theirs = {("weight", "kernel"), ("bias", "bias"), ("zero_weight", "kernel")}
+        of = fixture.under(f"lars/{name}/")
+        params = {key: {ours: of[f"{key}0"]} for key, ours in theirs}
+        state = lars.init(params)
+        for step in range(meta["steps"]):
+            grads = {key: {ours: of[f"grad_{key}"][step]} for key, ours in theirs}
+            change, state = lars.update(grads, state, params)
+            params = optax.apply_updates(params, change)
+            for key, ours in theirs:
+                wanted = of[f"trajectory_{key}"][step]
+                assert_output(params[key][ours], wanted, tolerance=2e-6)
+        np.testing.assert_allclose(learning_rate(state), meta["lr"], rtol=1e-6)
