@@ -130,6 +130,18 @@ def interval(low: float, high: float, *, low_open: bool = False) -> Rule:
     return rule
 
 
+def pair_of(first: Rule, second: Rule) -> Rule:
+    """A pair (a, b) of two different kinds."""
+
+    def rule(value: Any) -> str | None:
+        good = isinstance(value, tuple | list) and len(value) == 2
+        if good and not first(value[0]) and not second(value[1]):
+            return None
+        return f"a pair (a, b), a {first('')}, b {second('')}"
+
+    return rule
+
+
 def per_channel(low: float, *, low_open: bool = False) -> Rule:
     """A sequence of numbers, one a channel."""
     inside = number(low, low_open=low_open)

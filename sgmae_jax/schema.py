@@ -39,7 +39,15 @@ FIELDS: dict[str, Field] = {
     "data.crop_ratio": Field(
         (3 / 4, 4 / 3), rules.interval(0, 100, low_open=True), "aspect ratio of a crop"
     ),
+    "data.crop_clip": Field(
+        False, rules.boolean, "cut a crop that does not fit, instead of drawing again"
+    ),
     "data.flip": Field(True, rules.boolean, "flip half of the images left to right"),
+    "data.rand_augment": Field(
+        None,
+        rules.optional(rules.pair_of(rules.number(0, 10), rules.number(0))),
+        "magnitude and deviation of RandAugment, e.g. (9, 0.5); None: off",
+    ),
     "data.mean": Field(
         (0.485, 0.456, 0.406), rules.per_channel(-10), "of pixels in [0, 1]"
     ),

@@ -11,6 +11,7 @@ from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
 from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.loader import BadLog, Batch, Loader
 from sgmae_jax.data.opening import bounds, open_source, parse_split, slice_source
+from sgmae_jax.data.randaugment import RandAugment
 from sgmae_jax.data.source import Example, InMemory, Source, Subset
 from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
 
@@ -23,6 +24,7 @@ __all__ = [
     "Example",
     "InMemory",
     "Loader",
+    "RandAugment",
     "Shown",
     "Source",
     "Subset",

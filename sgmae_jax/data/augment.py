@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from sgmae_jax.data.randaugment import RandAugment, rand_augment
+
 Box = tuple[float, float, float, float]
 
 
@@ -21,11 +23,16 @@ class AugmentConfig:
         scale: smallest and largest share of the area that a crop takes.
         ratio: smallest and largest width : height of a crop.
         flip: whether every second crop is mirrored left to right.
+        clip: cut a crop that does not fit, instead of drawing again.
+        rand_augment: what is done to a crop after that; None: nothing. Where it moves
+            pixels, the view does not follow.
     """
 
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
+    clip: bool = False
+    rand_augment: RandAugment | None = None
 
 
 class Shown(NamedTuple):
@@ -80,10 +87,12 @@ def crop_box(
     """Draws the top, left, height and width of a random crop, in pixels.
 
     Ten tries at an area uniform in `scale` and a log-uniform ratio; if none fits into
-    the image, the largest centred crop of an allowed ratio.
+    the image, the largest centred crop of an allowed ratio. With `clip`, the first one,
+    whose sides are cut to those of the image.
 
     Reference:
-        RandomResizedCrop of torchvision, as used by the authors of MAE.
+        RandomResizedCrop of torchvision, as used by the authors of MAE; their own one,
+        after BYOL, in util/crop.py, for the linear probe.
     """
     low, high = config.scale
     log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
@@ -94,6 +103,8 @@ def crop_box(
         ratio = math.exp(log_low + (log_high - log_low) * shape)
         crop_width = round(math.sqrt(pixels * ratio))
         crop_height = round(math.sqrt(pixels / ratio))
+        if config.clip:
+            crop_width, crop_height = min(crop_width, width), min(crop_height, height)
         if 0 < crop_width <= width and 0 < crop_height <= height:
             top = int(down * (height - crop_height + 1))
             left = int(right * (width - crop_width + 1))
@@ -113,7 +124,7 @@ def train_image(
     image_size: tuple[int, int],
     config: AugmentConfig,
 ) -> Shown:
-    """Returns a random crop, resized and perhaps mirrored.
+    """Returns a random crop, resized and perhaps mirrored and changed further.
 
     Args:
         rng: source of all chance; the caller derives it from the example's id.
@@ -128,6 +139,8 @@ def train_image(
     if config.flip and rng.random() < 0.5:
         resized = resized[:, ::-1]
         left, right = right, left
+    if config.rand_augment is not None:
+        resized = rand_augment(rng, resized, config.rand_augment)
     box = (left, top, right, top + height)
     return Shown(resized, _view(box, *image.shape[:2]))
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
-from sgmae_jax.methods.base import Batch, Metrics
+from sgmae_jax.methods.base import Metrics
 from sgmae_jax.methods.image import pool_tokens
 from sgmae_jax.models import Autoencoder
-from sgmae_jax.models.head import ClassificationHead, accuracy, cross_entropy
+from sgmae_jax.models.head import ClassificationHead, accuracy
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,15 @@ class Classifier:
 
     Attributes:
         model: whose encoder sees the images.
-        head: on the pooled output of the encoder's last norm.
+        head: on the pooled tokens.
         pool: "mean" (of the patch tokens) or "cls".
+        normed: whether the tokens go through the encoder's last norm first.
     """
 
     model: Autoencoder
     head: ClassificationHead
     pool: str
+    normed: bool = True
 
     def init_head(self, key: Key[Array, ""]) -> PyTree:
         """Fresh parameters of the head."""
@@ -45,19 +48,27 @@ class Classifier:
             images: uint8, or floats that are already standardised.
             scales: of the blocks' branches, see `drop_path_scales`; None: all 1.
         """
-        encoded = self.model.encode(params["model"], images, scales=scales)
+        encoded = self.model.encode(
+            params["model"], images, scales=scales, normed=self.normed
+        )
         features = pool_tokens(encoded, self.pool)
         return jnp.asarray(self.head.apply({"params": params["head"]}, features))
 
     def loss(
         self,
         params: Any,
-        batch: Batch,
-        *,
-        smoothing: float = 0.0,
+        images: Shaped[Array, "B H W C"],
+        targets: Float[Array, "B K"],
         scales: Float[Array, "L 2 B"] | None = None,
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Cross entropy of a batch's labels, and its "accuracy"."""
-        logits = self.logits(params, batch["image"], scales)
-        value = cross_entropy(logits, batch["label"], smoothing=smoothing)
-        return value, {"accuracy": accuracy(logits, batch["label"])}
+        """Mean cross entropy, in nats, and "accuracy": of the targets' largest.
+
+        Args:
+            params: with "model" and "head".
+            images: as of `logits`.
+            targets: what the softmax of the logits should be.
+            scales: as of `logits`.
+        """
+        logits = self.logits(params, images, scales)
+        value = optax.softmax_cross_entropy(logits, targets).mean()
+        return value, {"accuracy": accuracy(logits, targets.argmax(-1))}

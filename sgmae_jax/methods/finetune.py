@@ -1,13 +1,16 @@
 """Fine-tuning: an encoder and a new head trained together to name the images' classes.
 
 The encoder comes from an earlier run, or begins at random. Everything moves, the early
-layers more slowly (layer-wise decay of the learning rate).
+layers more slowly (layer-wise decay of the learning rate); pieces of the images may be
+erased, and the images mixed with each other.
 
 Reference: He et al., Masked Autoencoders Are Scalable Vision Learners (2022), A.1;
-facebookresearch/mae main_finetune.py and util/lr_decay.py.
+facebookresearch/mae main_finetune.py, models_vit.py and util/lr_decay.py.
 """
 
 from __future__ import annotations
+
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +19,39 @@ from jaxtyping import PyTree
 
 from sgmae_jax import rules
 from sgmae_jax.masking import example_keys
+from sgmae_jax.methods import pretrained
 from sgmae_jax.methods.base import Method, Run, Stream, Update, descend
 from sgmae_jax.methods.classifier import Classifier
-from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
+from sgmae_jax.methods.erasing import erase
 from sgmae_jax.methods.image import (
     adamw_of,
     check_own_masks,
-    make_autoencoder,
     pooled_features,
     whole_macs,
 )
-from sgmae_jax.models import Autoencoder
-from sgmae_jax.models.head import ClassificationHead
+from sgmae_jax.methods.mixing import mix
+from sgmae_jax.methods.pretrained import frozen, pretrained_model, pretrained_params
+from sgmae_jax.models.head import ClassificationHead, soft_targets
 from sgmae_jax.models.layers import drop_path_scales
 from sgmae_jax.models.macs import train_flops
 from sgmae_jax.rules import Field, choice, number
 
 FIELDS = {
     "name": Field("finetune", rules.name, "this method"),
-    "encoder": Field("", rules.path, "a run or an exported encoder; empty: random"),
+    "encoder": pretrained.FIELD,
     "pool": Field("mean", choice("mean", "cls"), "what the head reads"),
+    "head_init": Field(2e-5, number(0, low_open=True), "deviation of its kernel"),
     "label_smoothing": Field(0.0, number(0, 1, high_open=True), "of the targets"),
     "layer_decay": Field(
         1.0, number(0, 1, low_open=True), "of the rate, a layer down; 1: none"
     ),
     "drop_path": Field(0.0, number(0, 1, high_open=True), "in the last block"),
+    "mixup": Field(0.0, number(0), "a of Beta(a, a), the share of an image; 0: off"),
+    "cutmix": Field(0.0, number(0), "likewise; with both, batches take turns"),
+    "erase": Field(0.0, number(0, 1), "chance of a box of noise in an image"),
 }
-# How to compute is this run's business; what the network is, the encoder's.
-_COMPUTE = ("dtype", "attention", "unroll", "remat")
+# Beside biases and scales, these do not decay.
+SPARED = ("cls_token", "pos_embed")
 
 
 def check(config) -> None:
@@ -62,18 +70,14 @@ def streams(config):
     return {"train": Stream(labelled=True)}
 
 
-def frozen(config):
-    """Where training starts from, if an encoder is named; it does not stay as it is."""
-    if not config.method.encoder:
-        return {}
-    return {"model": frozen_config(config, "method.encoder")}
-
-
 def build(config, run: Run) -> Method:
     """The method as a config describes it, for a run of known length."""
     part = config.method
-    model = _model(config, run)
-    classifier = Classifier(model, ClassificationHead(run.classes), part.pool)
+    model = pretrained_model(config, run)
+    # The head has a norm of its own. The encoder's last one is not used and stays where
+    # it was, for features and exports.
+    head = ClassificationHead(run.classes, deviation=part.head_init)
+    classifier = Classifier(model, head, part.pool, normed=False)
 
     def init(key):
         first, second = jax.random.split(key)
@@ -82,27 +86,39 @@ def build(config, run: Run) -> Method:
             "head": classifier.init_head(second),
         }
 
-    def given():
-        if "model" not in run.frozen:
-            return {}
-        return {"model": {"encoder": read_frozen(config, "method.encoder", model)}}
+    def varied(batch, key, step):
+        """Images and targets; images that nothing is done to stay uint8."""
+        images = batch["image"]
+        targets = soft_targets(
+            batch["label"], run.classes, smoothing=part.label_smoothing
+        )
+        if part.erase:
+            keys = example_keys(key, batch["epoch"], batch["id"], "erase")
+            images = erase(keys, model.normalise(images), part.erase)
+        if part.mixup or part.cutmix:
+            own = jax.random.fold_in(jax.random.fold_in(key, crc32(b"mix")), step)
+            images = model.normalise(images)
+            images, targets = mix(
+                own, images, targets, mixup=part.mixup, cutmix=part.cutmix
+            )
+        return images, targets
 
     def loss(params, batches, key, step, phase):
-        del step, phase
+        del phase
         batch = batches["train"]
+        images, targets = varied(batch, key, step)
         scales = None
         if part.drop_path:
             keys = example_keys(key, batch["epoch"], batch["id"], "drop path")
             scales = drop_path_scales(
                 keys, depth=model.encoder.depth, rate=part.drop_path
             )
-        return classifier.loss(
-            params, batch, smoothing=part.label_smoothing, scales=scales
-        )
+        return classifier.loss(params, images, targets, scales)
 
     own = ("model", "head")
     optimizer = optax.chain(
-        adamw_of(config, run), scale_by_layer(model.encoder.depth, part.layer_decay)
+        adamw_of(config, run, spared=SPARED),
+        scale_by_layer(model.encoder.depth, part.layer_decay),
     )
     return Method(
         init=init,
@@ -111,7 +127,7 @@ def build(config, run: Run) -> Method:
         encoder=lambda params: params["model"]["encoder"],
         # The head is one product of a vector and not counted.
         flops=lambda phase: train_flops(whole_macs(model, model.encoder.depth)),
-        given=given,
+        given=lambda: pretrained_params(config, run, model),
         logits=classifier.logits,
     )
 
@@ -151,11 +167,3 @@ def scale_by_layer(depth: int, decay: float) -> optax.GradientTransformation:
         return jax.tree.map(jnp.multiply, updates, scales)
 
     return optax.stateless(scaled)
-
-
-def _model(config, run: Run) -> Autoencoder:
-    """Of the given encoder's sizes, or of the config's; the decoder has no weights."""
-    if "model" not in run.frozen:
-        return make_autoencoder(config)
-    own = {f"model.{name}": config.model[name] for name in _COMPUTE}
-    return frozen_model({**run.frozen["model"], **own})

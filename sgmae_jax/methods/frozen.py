@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from sgmae_jax import methods
@@ -26,14 +27,14 @@ from sgmae_jax.config import (
 )
 from sgmae_jax.methods.base import Method, Params, Run
 from sgmae_jax.methods.image import make_autoencoder
-from sgmae_jax.models import Autoencoder
+from sgmae_jax.models import Autoencoder, Encoder, resize_positions, sincos_table
 from sgmae_jax.weights.export import CARD, CorruptExport, load_encoder
 
 # The fields of a config that make its autoencoder.
 _FIELDS = ("model.", "data.image_size", "data.channels", "data.mean", "data.std")
 
 
-def frozen_config(config, field: str) -> dict[str, Any]:
+def frozen_config(config, field: str, *, any_grid: bool = False) -> dict[str, Any]:
     """What the network that a config field names is like; no weight is read.
 
     Args:
@@ -41,6 +42,8 @@ def frozen_config(config, field: str) -> dict[str, Any]:
         field: dotted name of the field. Its value is a run directory, whose newest
             sound checkpoint is meant, or a folder as the task `export` writes it (that
             is what imported weights are kept in).
+        any_grid: it may have been made for images of another size; its positions then
+            become this run's, a table among its parameters (`read_frozen` makes it).
 
     Returns:
         The fields of its config that make its autoencoder.
@@ -49,6 +52,23 @@ def frozen_config(config, field: str) -> dict[str, Any]:
         ConfigError: there is neither, or it takes other patches.
     """
     path = flatten(config)[field]
+    found, model = _described(field, path)
+    if any_grid:
+        size = {"data.image_size": pair(config.data.image_size)}
+        found = {**found, **size, "model.positions": "learned"}
+        model = frozen_model(found)
+    mine = grid_of(config), pair(config.model.patch_size), config.data.channels
+    theirs = model.grid, model.patch_size, model.channels
+    if mine != theirs:
+        raise ConfigError(
+            f"config.{field} = {path!r}: must take this run's patches (grid, patch "
+            f"size, channels: {mine}), takes {theirs}"
+        )
+    return found
+
+
+def _described(field: str, path: str) -> tuple[dict[str, Any], Autoencoder]:
+    """What a network says of itself: the fields of its config, and what they make."""
     source, _ = _find(field, path)
     try:
         flat = json.loads(source.read_text())
@@ -60,14 +80,7 @@ def frozen_config(config, field: str) -> dict[str, Any]:
             f"config.{field} = {path!r}: its {source.name} does not say what its "
             f"model is: {error}"
         ) from None
-    mine = grid_of(config), pair(config.model.patch_size), config.data.channels
-    theirs = model.grid, model.patch_size, model.channels
-    if mine != theirs:
-        raise ConfigError(
-            f"config.{field} = {path!r}: must take this run's patches (grid, patch "
-            f"size, channels: {mine}), takes {theirs}"
-        )
-    return found
+    return found, model
 
 
 def frozen_model(fields: Mapping[str, Any]) -> Autoencoder:
@@ -96,10 +109,23 @@ def read_frozen(config, field: str, model: Autoencoder) -> PyTree:
         found = read(Path(path))
     except CorruptExport as error:
         raise ConfigError(f"config.{field} = {path!r}: {error}") from None
+    if model.encoder.positions == "learned":
+        theirs = _described(field, path)[1].encoder
+        try:
+            found = _with_positions(found, theirs, model.grid)
+        except ValueError as error:
+            raise ConfigError(f"config.{field} = {path!r}: {error}") from None
     wanted = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
     if wrong := _difference(found, wanted):
         raise ConfigError(f"config.{field} = {path!r}: {wrong}")
     return found
+
+
+def _with_positions(params: PyTree, theirs: Encoder, grid: tuple[int, int]) -> PyTree:
+    """Parameters with the table of positions, fixed or learned, for another grid."""
+    fixed = sincos_table(theirs.grid, theirs.width).astype(np.float32)
+    table = np.asarray(params.get("pos_embed", fixed))
+    return {**params, "pos_embed": resize_positions(table, theirs.grid, grid)}
 
 
 def _find(field: str, path: str) -> tuple[Path, Callable[[Path], PyTree]]:

@@ -19,7 +19,7 @@ from sgmae_jax.methods.image import (
     training_flops,
     whole_macs,
 )
-from sgmae_jax.models.head import ClassificationHead
+from sgmae_jax.models.head import ClassificationHead, soft_targets
 from sgmae_jax.models.macs import train_flops
 from sgmae_jax.rules import Field, choice, number
 
@@ -51,7 +51,9 @@ def build(config, run: Run) -> Method:
     def supervised(params, batches, key, step, ratio):
         """The whole images, nothing hidden."""
         del key, step, ratio
-        value, metrics = classifier.loss(params, batches["train"])
+        batch = batches["train"]
+        targets = soft_targets(batch["label"], run.classes)
+        value, metrics = classifier.loss(params, batch["image"], targets)
         return part.weight * value, {"cross_entropy": value, **metrics}
 
     own = ("model", "head")

@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What `encode` returns: the last norm's output, split; and what was captured."""
+    """What `encode` returns: the encoder's output, split; and what was captured."""
 
     cls: Float[Array, "B D"]
     patches: Float[Array, "B N D"]
@@ -176,6 +176,7 @@ class Autoencoder:
         *,
         capture: Sequence[str] = (),
         scales: Float[Array, "L 2 B"] | None = None,
+        normed: bool = True,
     ) -> Encoded:
         """Features of whole images: nothing is masked, nothing is random.
 
@@ -185,10 +186,11 @@ class Autoencoder:
             capture: any of "features", "attention".
             scales: of the blocks' branches, as `drop_path_scales` makes them; None
                 drops nothing.
+            normed: False leaves the encoder's last norm out.
         """
         tokens = self.embed(params, images)
         z, captured = self._apply_encoder(
-            params, tokens, capture=capture, scales=scales
+            params, tokens, capture=capture, scales=scales, normed=normed
         )
         return Encoded(z[:, 0], z[:, 1:], captured)
 

@@ -60,6 +60,7 @@ class Encoder(Transformer, kw_only=True):
         *,
         capture: Sequence[str] = (),
         scales: Float[Array, "L 2 B"] | None = None,
+        normed: bool = True,
     ) -> tuple[Float[Array, "B 1+K D"], Captured]:
         """Encodes tokens behind the class token; order among them does not matter.
 
@@ -69,12 +70,13 @@ class Encoder(Transformer, kw_only=True):
                 every slot is real.
             capture: any of "features", "attention".
             scales: of the blocks' branches, see `drop_path_scales`; None: all 1.
+            normed: False leaves the last norm out.
 
         Returns:
-            Tokens after the last norm, class token first, in the compute dtype; and
-            what was captured (see `Transformer.run_blocks`).
+            Tokens, class token first, in the compute dtype; and what was captured
+            (see `Transformer.run_blocks`).
         """
         key_valid = None
         if keep_valid is not None:
             key_valid = jnp.pad(keep_valid, ((0, 0), (1, 0)), constant_values=True)
-        return self.run_blocks(self.begin(tokens), key_valid, capture, scales)
+        return self.run_blocks(self.begin(tokens), key_valid, capture, scales, normed)

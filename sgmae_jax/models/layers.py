@@ -276,6 +276,7 @@ class Transformer(nn.Module, kw_only=True):
         key_valid: Bool[Array, "B T"] | None,
         capture: Sequence[str],
         scales: Float[Array, "L 2 B"] | None = None,
+        normed: bool = True,
     ) -> tuple[Float[Array, "B T D"], Captured]:
         """All blocks and the last norm; called inside a compact method.
 
@@ -284,9 +285,10 @@ class Transformer(nn.Module, kw_only=True):
             key_valid: False = nobody attends to this token; None = everybody may.
             capture: any of "features", "attention".
             scales: as `drop_path_scales` makes them; None drops nothing.
+            normed: False leaves the last norm out.
 
         Returns:
-            Normalised tokens, and what `capture` names: "features" [L, B, T, D] (the
+            The tokens, and what `capture` names: "features" [L, B, T, D] (the
             residual stream after each block), "attention" [L, B, H, T, T].
 
         Raises:
@@ -320,7 +322,9 @@ class Transformer(nn.Module, kw_only=True):
             name="blocks",
         )
         x, captured = stack(x, key_valid, scales)
-        return layer_norm(self.dtype, "norm", self.norm_eps)(x), captured
+        if normed:
+            x = layer_norm(self.dtype, "norm", self.norm_eps)(x)
+        return x, captured
 
     def run_to_layer(
         self, blocks: PyTree, x: Float[Array, "B T D"], layer: int

@@ -11,6 +11,7 @@ from sgmae_jax.data import (
     AugmentConfig,
     Batch,
     Loader,
+    RandAugment,
     Source,
     bounds,
     open_source,
@@ -90,6 +91,8 @@ def make_loader(config, source: Source) -> Loader:
             scale=tuple(config.data.crop_scale),
             ratio=tuple(config.data.crop_ratio),
             flip=config.data.flip,
+            clip=config.data.crop_clip,
+            rand_augment=_rand_augment(config),
         ),
         max_bad_fraction=config.data.max_bad_fraction,
         process_index=jax.process_index(),
@@ -113,6 +116,15 @@ def held_out_batch(config, source: Source, count: int, divisor: int) -> Batch:
         process_count=jax.process_count(),
     )
     return loader.batch_at(0)
+
+
+def _rand_augment(config) -> RandAugment | None:
+    """What comes in from outside of an image is the mean pixel."""
+    if config.data.rand_augment is None:
+        return None
+    magnitude, std = config.data.rand_augment
+    fill = (min(max(round(255 * mean), 0), 255) for mean in config.data.mean)
+    return RandAugment(magnitude, std, tuple(fill))
 
 
 def _threads(in_memory: bool) -> int:

@@ -176,3 +176,30 @@ def test_channels_do_not_mix(channels):
         alone = image[..., channel : channel + 1]
         one, _ = train_image(np.random.default_rng(3), alone, (16, 16), CONFIG)
         np.testing.assert_array_equal(made[..., channel : channel + 1], one)
+
+
+def test_a_clipped_crop_is_drawn_once_and_cut_to_the_image():
+    """In a wide image every draw is as high as the image, or the whole of its own."""
+    config = AugmentConfig(scale=(0.08, 1.0), clip=True)
+    rng = np.random.default_rng(0)
+    boxes = np.array([crop_box(rng, 100, 100, config) for _ in range(20_000)])
+    top, left, height, width = boxes.T
+    assert (top + height <= 100).all() and (left + width <= 100).all()
+    # Of the one area drawn: those below 3/4 fit whatever their ratio.
+    area = height * width / 10_000
+    assert abs((area < 0.54).mean() - 0.5) < 0.01
+    for seed in range(50):
+        fits = AugmentConfig(scale=(0.08, 0.5))
+        clipped = AugmentConfig(scale=(0.08, 0.5), clip=True)
+        wanted = crop_box(np.random.default_rng(seed), 90, 100, fits)
+        assert crop_box(np.random.default_rng(seed), 90, 100, clipped) == wanted
+    wide = crop_box(np.random.default_rng(0), 10, 1000, AugmentConfig(clip=True))
+    assert wide[0] == 0 and wide[2] == 10
+
+
+def test_nothing_more_is_drawn_unless_it_is_asked_for():
+    rng, same = np.random.default_rng(7), np.random.default_rng(7)
+    train_image(rng, photo(50, 70), (24, 32), CONFIG)
+    same.random(40)  # the crop
+    same.random()  # the flip
+    assert rng.bit_generator.state == same.bit_generator.state

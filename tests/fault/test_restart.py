@@ -125,14 +125,26 @@ CASES = [
 
 # Each method's own state: a teacher and its momentum; two stages; two optimizers that
 # take turns; a discriminator, its power iteration and a frozen scorer; levels that move
-# at every fourth step, and a batch that stays for as long.
+# at every fourth step, and a batch that stays for as long; a head, and all that varies
+# what it sees; statistics beside a frozen encoder, and a momentum.
 METHODS = {
     "rc_mae": {"method__momentum": 0.9},
     "dbot": {"method__teacher_depths": "(0,None)", "method__drop_path": 0.1},
     "cl_mae": {"method__masker_depth": 1, "method__masker_heads": 2},
     "automae": {"method__temperature_end": 0.5},
     "mlo_mae": {"method__every": 4, "method__solver": "identity"},
+    "finetune": {
+        "method__layer_decay": 0.7,
+        "method__drop_path": 0.1,
+        "method__mixup": 0.8,
+        "method__cutmix": 1.0,
+        "method__erase": 0.25,
+        "data__rand_augment": "(9,0.5)",
+    },
+    "linear_probe": {"optim__base_lr": 8.0, "data__crop_clip": True},
 }
+# What takes up a finished run.
+EARLIER = {"automae": "method__scorer", "linear_probe": "method__encoder"}
 
 
 @pytest.mark.parametrize(
@@ -155,8 +167,8 @@ METHODS = {
 )
 def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
     changes = {"method__name": name, **METHODS[name]}
-    if name == "automae":
-        changes["method__scorer"] = scorer(tmp_path / "scorer")
+    if name in EARLIER:
+        changes[EARLIER[name]] = earlier(tmp_path / "earlier")
     expected = whole(tmp_path, 40, **changes)
     assert len(expected) == 40
     torn = tmp_path / "torn"
@@ -182,7 +194,7 @@ def test_a_stage_boundary_is_crossed_once(step, tmp_path):
     assert arrays(tmp_path / "whole", 40) == before
 
 
-def scorer(folder):
+def earlier(folder):
     """A finished tiny run of MAE."""
     code, output = tiny.run(folder, steps=2, eval__limit=1)
     assert code == 0, output

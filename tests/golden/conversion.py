@@ -98,12 +98,16 @@ def from_theirs(theirs: dict[str, np.ndarray]) -> dict:
 
 def to_theirs(tree: dict, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our leaves under their names and in their layouts, for every name in `like`."""
-    theirs = {}
-    for name, reference in like.items():
-        path, layer = _place(name)
-        leaf = tree
-        for step in path:
-            leaf = leaf[step]
-        array = np.asarray(leaf if layer is None else leaf[layer])
-        theirs[name] = _to_theirs(array, reference.shape)
-    return theirs
+    return {
+        name: _to_theirs(leaf_of(tree, name), reference.shape)
+        for name, reference in like.items()
+    }
+
+
+def leaf_of(tree: dict, name: str) -> np.ndarray:
+    """What stands in our tree where their parameter of that name has its place."""
+    path, layer = _place(name)
+    leaf = tree
+    for step in path:
+        leaf = leaf[step]
+    return np.asarray(leaf if layer is None else leaf[layer])

@@ -1,4 +1,4 @@
-"""Position tables, schedule, and classifier features of the authors' tools."""
+"""Tables, schedule, LARS, layer decay, and both classifiers of the authors' tools."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import optax
 import pytest
 
+from sgmae_jax import methods
 from sgmae_jax.config import default_config
+from sgmae_jax.methods import finetune, pretrained
+from sgmae_jax.methods.base import Run
 from sgmae_jax.models import resize_positions, sincos_table
-from sgmae_jax.optimizer import learning_rate, make_lars, warmup_cosine
+from sgmae_jax.optimizer import decay_mask, learning_rate, make_lars, warmup_cosine
 from tests.golden.authors import load
-from tests.golden.conversion import to_theirs
+from tests.golden.conversion import leaf_of, to_theirs
 from tests.golden.fixtures import Fixture, assert_gradients, assert_output, files
 
-
-def layer_norm(x, scale, bias):
-    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / jnp.sqrt(var + 1e-6) * scale + bias
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("path", files("eval_tools", "pos/"))
@@ -78,8 +78,8 @@ def test_learning_rates(path):
         )
 
 
-def classifier(path, kind):
-    """(fixture, all their parameters, the encoder's alone, model, params, images)."""
+def classifier(path, kind, monkeypatch, pool):
+    """(fixture, our method, its model's parameters, images) of a kind of classifier."""
     fixture = Fixture(path)
     theirs = fixture.under(f"{kind}/param/")
     encoder = {
@@ -88,49 +88,115 @@ def classifier(path, kind):
         if not name.startswith(("fc_norm", "head"))
     }
     width = theirs["cls_token"].size
-    # The fine-tuned model has no last norm; ours computes it and nobody reads it.
+    # The fine-tuned model has no last norm; ours keeps it and does not use it.
     encoder.setdefault("norm.weight", np.ones(width, np.float32))
     encoder.setdefault("norm.bias", np.zeros(width, np.float32))
     images = fixture[f"{kind}/images_nchw"]
     gradients = fixture.under(f"{kind}/grad/")
     model, params = load(encoder, gradients, images, fixture.meta["heads"])
+    monkeypatch.setattr(pretrained, "make_autoencoder", lambda config: model)
+    name = {"linprobe": "linear_probe"}.get(kind, kind)
+    config = default_config(name)
+    config.method.pool = config.eval.pool = pool
+    run = Run(1, 10, classes=fixture.meta["classes"])
     images = jnp.asarray(images.transpose(0, 2, 3, 1))
-    return fixture, theirs, model, jax.tree.map(jnp.asarray, params), images
+    batch = {"image": images, "label": jnp.asarray(fixture[f"{kind}/labels"])}
+    params = {"encoder": jax.tree.map(jnp.asarray, params["encoder"])}
+    return fixture, methods.load(name).build(config, run), params, batch
+
+
+def linear(theirs):
+    """Their last layer as ours; a kernel is a transposed weight."""
+    return {"kernel": theirs["head.weight"].T, "bias": theirs["head.bias"]}
 
 
 @pytest.mark.parametrize("path", files("eval_tools", "linprobe/features"))
-def test_probe_features(path):
-    fixture, _, model, params, images = classifier(path, "linprobe")
-    encoded = jax.jit(model.encode)(params, images)
-    assert_output(encoded.cls, fixture["linprobe/features"])
+def test_linear_probe(path, monkeypatch):
+    fixture, method, model, batch = classifier(path, "linprobe", monkeypatch, "cls")
+    head = linear(fixture.under("linprobe/param/"))
+    fresh = jax.jit(method.init)(KEY)["statistics"]
+    params = {"model": model, "head": head, "statistics": fresh}
+    args = (KEY, jnp.int32(0), ())
+    params, batches, _ = jax.jit(method.prepare, static_argnums=4)(
+        params, {"train": batch}, *args
+    )
+    for name in ("mean", "var"):
+        wanted = fixture[f"linprobe/bn_running_{name}_after_one_batch"]
+        assert_output(params["statistics"][name], wanted)
+    features = batches["train"]["features"]
+    logits = features @ head["kernel"] + head["bias"]
+    assert_output(logits, fixture["linprobe/logits"])
+    grads, metrics = jax.jit(method.updates[0].gradient, static_argnums=4)(
+        params, batches, *args
+    )
+    np.testing.assert_allclose(metrics["loss"], fixture["linprobe/ce"], rtol=1e-5)
+    own = grads["head"]
+    ours = {"head.weight": np.asarray(own["kernel"].T), "head.bias": own["bias"]}
+    assert_gradients(ours, fixture.under("linprobe/grad/"))
+    found = jax.jit(method.logits)(params, batch["image"])
+    assert_output(found, fixture["linprobe/logits_eval_mode"])
+    found = jax.jit(method.features["encoder"])(params, batch["image"])
+    assert_output(found, fixture["linprobe/features"])
 
 
 @pytest.mark.parametrize("path", files("eval_tools", "finetune/features"))
-def test_fine_tune_features_and_gradients(path):
-    fixture, theirs, model, params, images = classifier(path, "finetune")
-    labels = jnp.asarray(fixture["finetune/labels"])
-    top = {name: theirs[name] for name in theirs if name.startswith(("fc_", "head"))}
-
-    def loss(params, top):
-        stream = model.encode(params, images, capture=("features",))
-        pooled = stream.captured["features"][-1, :, 1:].mean(1)
-        features = layer_norm(pooled, top["fc_norm.weight"], top["fc_norm.bias"])
-        logits = features @ top["head.weight"].T + top["head.bias"]
-        errors = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return errors.mean(), (features, logits)
-
-    (value, (features, logits)), (gradients, of_top) = jax.jit(
-        jax.value_and_grad(loss, (0, 1), has_aux=True)
-    )(params, top)
-    assert_output(features, fixture["finetune/features"])
-    assert_output(logits, fixture["finetune/logits"])
-    np.testing.assert_allclose(value, fixture["finetune/ce"], rtol=1e-5)
+def test_fine_tuning(path, monkeypatch):
+    fixture, method, model, batch = classifier(path, "finetune", monkeypatch, "mean")
+    theirs = fixture.under("finetune/param/")
+    norm = {"scale": theirs["fc_norm.weight"], "bias": theirs["fc_norm.bias"]}
+    params = {"model": model, "head": {"norm": norm, "linear": linear(theirs)}}
+    found = jax.jit(method.logits)(params, batch["image"])
+    assert_output(found, fixture["finetune/logits"])
+    grads, metrics = jax.jit(method.updates[0].gradient, static_argnums=4)(
+        params, {"train": batch}, KEY, jnp.int32(0), ()
+    )
+    np.testing.assert_allclose(metrics["loss"], fixture["finetune/ce"], rtol=1e-5)
     expected = fixture.under("finetune/grad/")
-    of_encoder = {name: a for name, a in expected.items() if name not in top}
-    ours = to_theirs(gradients, of_encoder) | {
-        name: np.asarray(array) for name, array in of_top.items()
+    head = grads["head"]
+    of_top = {
+        "fc_norm.weight": head["norm"]["scale"],
+        "fc_norm.bias": head["norm"]["bias"],
+        "head.weight": head["linear"]["kernel"].T,
+        "head.bias": head["linear"]["bias"],
     }
+    of_encoder = {name: a for name, a in expected.items() if name not in of_top}
+    ours = to_theirs(grads["model"], of_encoder)
+    ours |= {name: np.asarray(array) for name, array in of_top.items()}
     assert_gradients(ours, expected)
+
+
+@pytest.mark.parametrize("path", files("eval_tools", "lars/"))
+def test_layer_decay_and_weight_decay(path):
+    """Of every parameter by its name; where ours are stacked, of its layer."""
+    groups = Fixture(path).meta.get("lr_decay")
+    if not groups:
+        pytest.skip("no layer decay in this fixture")
+    for group in groups:
+        config = default_config("finetune")
+        config.model.width, config.model.heads = 16, 2
+        config.model.depth, config.model.positions = group["depth"], "learned"
+        method = methods.load("finetune").build(config, Run(1, 10, classes=2))
+        params = jax.eval_shape(method.init, KEY)
+        scales = finetune.layer_scales(params, group["depth"], group["layer_decay"])
+        decays = decay_mask(params, finetune.SPARED)
+        # Their head in our tree; the other names are those of pre-training.
+        top = {"fc_norm": "norm", "head": "linear"}
+        kinds = {"fc_norm.weight": "scale", "head.weight": "kernel"}
+
+        def of(tree, name, top=top, kinds=kinds):
+            part = name.partition(".")[0]
+            if part in top:
+                return tree["head"][top[part]][kinds.get(name, "bias")]
+            return leaf_of(tree["model"], name)
+
+        decays = jax.tree.map(
+            lambda leaf, shape: np.full(shape.shape[:1], leaf), decays, params
+        )
+        for name, (scale, decay) in group["groups"].items():
+            np.testing.assert_allclose(of(scales, name), scale, rtol=1e-6, err_msg=name)
+            wanted = decay / group["weight_decay"]
+            assert np.all(of(decays, name) == wanted), name
+        assert len(group["groups"]) == 12 * group["depth"] + 8
 
 
 @pytest.mark.parametrize("path", files("eval_tools", "lars/"))

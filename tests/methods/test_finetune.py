@@ -11,6 +11,7 @@ import pytest
 from sgmae_jax.config import ConfigError, load_config, validate
 from sgmae_jax.main import main
 from sgmae_jax.methods.finetune import layer_scales
+from sgmae_jax.models import resize_positions, sincos_table
 from sgmae_jax.models.head import cross_entropy
 from sgmae_jax.training.state import init_state, with_given
 from tests.methods.cases import (
@@ -59,6 +60,8 @@ def test_training_starts_from_the_given_encoder(encoder):
     config.model.width, config.model.depth = 64, 1
     state = given_state(build(config, classes=CLASSES))
     wanted = build(tiny_config()).init(jax.random.key(9))["model"]["encoder"]
+    # The fixed positions are a parameter from here on.
+    wanted["pos_embed"] = np.float32(sincos_table((4, 6), 32))
     found = state.params["model"]
     assert set(found) == {"encoder"}
     jax.tree.map(np.testing.assert_array_equal, found["encoder"], wanted)
@@ -89,10 +92,13 @@ def test_it_learns_and_everything_moves(encoder, pool):
         found.append(metrics)
     assert found[0]["loss"] > 0.9 and found[-1]["loss"] < 0.5 * found[0]["loss"]
     assert found[-1]["accuracy"] > 0.9
-    for leaf, old in zip(
-        jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True
+    for (place, leaf), old in zip(
+        jax.tree.leaves_with_path(state.params), jax.tree.leaves(before), strict=True
     ):
-        assert not np.array_equal(leaf, old)
+        names = [entry.key for entry in place]
+        # The head has a norm of its own instead.
+        still = names[:3] == ["model", "encoder", "norm"]
+        assert np.array_equal(leaf, old) == still, names
     right = method.logits(state.params, batch["image"]).argmax(-1) == batch["label"]
     assert right.mean() > 0.9
     assert method.features["encoder"](state.params, batch["image"]).shape == (16, 32)
@@ -144,26 +150,87 @@ def test_a_step_is_adamws_times_the_decay():
     jax.tree.map(np.testing.assert_array_equal, scaled["head"], whole["head"])
 
 
-def test_smoothing_and_drop_path_are_in_the_loss():
+def test_every_variation_is_in_the_loss():
     batch = bright_or_dark()
-    plain = build(config_of(), classes=CLASSES)
+    plain = build(config_of(head_init=0.02), classes=CLASSES)
     state = start(plain)
     logits = plain.logits(state.params, batch["image"])
     losses = {}
-    for own in ({}, {"label_smoothing": 0.3}, {"drop_path": 0.5}):
-        method = build(config_of(**own), classes=CLASSES)
+    for own in ({}, {"label_smoothing": 0.3}, {"drop_path": 0.5}, {"mixup": 0.8}):
+        method = build(config_of(head_init=0.02, **own), classes=CLASSES)
         _, metrics = gradients(method, 0, state, batch, STEP, ())
         losses[tuple(own)] = float(metrics["loss"])
     for own, smoothing in (((), 0.0), (("label_smoothing",), 0.3)):
         wanted = cross_entropy(logits, batch["label"], smoothing=smoothing)
         np.testing.assert_allclose(losses[own], wanted, rtol=1e-5)
-    assert abs(losses["drop_path",] - losses[()]) > 1e-4
+    for name in ("drop_path", "mixup"):
+        assert abs(losses[name,] - losses[()]) > 1e-4, name
+
+
+def test_mixing_goes_by_step_and_erasing_by_example():
+    batch = bright_or_dark()
+    state = start(build(config_of(), classes=CLASSES))
+
+    def losses(name, value, batch, steps):
+        own = {"head_init": 0.5, name: value}
+        method = build(config_of(**own), classes=CLASSES)
+        act = jax.jit(method.updates[0].gradient, static_argnums=4)
+        given = {"train": batch}
+        found = [
+            act(state.params, given, KEY, jnp.int32(step), ())[1]["loss"]
+            for step in steps
+        ]
+        assert act._cache_size() == 1
+        return list(map(float, found))
+
+    later = {**batch, "epoch": batch["epoch"] + 1}
+    assert len(set(losses("cutmix", 1.0, batch, (0, 1, 1)))) == 2
+    first, second = losses("erase", 1.0, batch, (0, 1))
+    assert first == second != losses("erase", 1.0, later, (0,))[0]
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+@pytest.mark.parametrize("method", ["finetune", "linear_probe"])
+def test_positions_are_interpolated_to_another_grid(positions, method, tmp_path):
+    first = tiny_config(model__positions=positions)
+    source = build(first).init(jax.random.key(9))["model"]["encoder"]
+    table = source.pop("pos_embed", np.float32(sincos_table((4, 6), 32)))
+    path = first_stage(tmp_path, first)
+    config = tiny_config(method, method__encoder=path, data__image_size=(32, 24))
+    validate(config)
+    built = build(config, classes=CLASSES)
+    found = built.given()["model"]["encoder"]
+    wanted = resize_positions(np.asarray(table), (4, 6), (8, 6))
+    np.testing.assert_array_equal(found.pop("pos_embed"), wanted)
+    jax.tree.map(np.testing.assert_array_equal, found, source)
+    shapes = jax.eval_shape(built.init, KEY)["model"]["encoder"]
+    assert shapes["pos_embed"].shape == (1 + 48, 32)
+
+
+def test_class_token_and_positions_do_not_decay():
+    config = config_of()
+    config.optim.weight_decay, config.model.positions = 0.5, "learned"
+    method = build(config, classes=CLASSES)
+    shapes = jax.eval_shape(method.init, KEY)
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    optimizer = method.updates[0].optimizer
+    none = jax.tree.map(jnp.zeros_like, params)
+    change, _ = optimizer.update(none, optimizer.init(params), params)
+    of_encoder = change["model"]["encoder"]
+    for name in ("cls_token", "pos_embed"):
+        assert not np.any(of_encoder[name]), name
+    assert np.any(of_encoder["patch_embed"]["kernel"])
+    assert np.any(change["head"]["linear"]["kernel"])
 
 
 def test_what_is_wrong_is_one_line(encoder, tmp_path, capsys):
     for own, words in (
         ({"encoder": "nowhere"}, "method.encoder = 'nowhere': must be a run directory"),
         ({"layer_decay": 0.0}, "method.layer_decay"),
+        ({"mixup": -0.1}, "method.mixup"),
+        ({"cutmix": float("inf")}, "method.cutmix"),
+        ({"erase": 1.5}, "method.erase"),
+        ({"head_init": 0.0}, "method.head_init"),
     ):
         with pytest.raises(ConfigError, match=words):
             validate(config_of(**own))
