@@ -72,7 +72,9 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     )
     streams = methods.streams(config)
     sources = {name: stream_source(source, name, one) for name, one in streams.items()}
-    loaders = {name: make_loader(config, one) for name, one in sources.items()}
+    loaders = {
+        name: make_loader(config, sources[name], one) for name, one in streams.items()
+    }
     steps_per_epoch = loaders["train"].steps_per_epoch
     total_steps = config.steps or config.epochs * steps_per_epoch
     run = Run(
@@ -81,6 +83,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         examples=len(sources["train"]),
         frozen=methods.frozen_networks(config),
         classes=len(source.classes),
+        pixel_classes=len(source.pixel_classes),
     )
     if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
         raise ConfigError(
