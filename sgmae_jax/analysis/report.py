@@ -23,12 +23,21 @@ _CHARTS = {
     "lr": "Learning rate",
     "images_per_second": "Images per second",
 }
-_KINDS = {"knn": "kNN", "probe": "linear probe", "accuracy": "own head"}
+_KINDS = {
+    "knn": "kNN",
+    "probe": "linear probe",
+    "accuracy": "own head",
+    "miou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+}
 _PICTURES = 8
-_COLUMNS = (
-    "From left to right: input, masked input, reconstruction of every patch, "
-    "reconstruction with the visible patches."
-)
+_COLUMNS = {
+    "reconstruction": (
+        "From left to right: input, masked input, reconstruction of every patch, "
+        "reconstruction with the visible patches."
+    ),
+    "segments": "From left to right: input, true classes of pixels, predicted ones.",
+}
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Starts of paths: root, home, drive, parent. `3/4` and `img/s` are not among them.
 _PATH = re.compile(
@@ -121,7 +130,8 @@ def _scores(scores: Any) -> str:
         own = ' class="own"' if name.startswith("trained") else ""
         cells = "".join(_score_cell(row.get(kind)) for kind in kinds)
         body += f'<tr{own}><th scope="row">{_text(name)}</th>{cells}</tr>'
-    head_too = ", and of the run's own head" if "accuracy" in kinds else ""
+    own_head = {"accuracy", "miou"} & set(kinds)
+    head_too = ", and of the run's own head" if own_head else ""
     return _section(
         "Scores",
         f"<p>Accuracy on held-out images, from frozen features{head_too}.</p>"
@@ -186,7 +196,7 @@ def _pictures(paths: Sequence[Path]) -> str:
     if not sheets:
         return ""
     *earlier, (when, latest) = sheets
-    intro = f"<p>{_COLUMNS}</p>" if kind == "reconstruction" else ""
+    intro = f"<p>{_COLUMNS[kind]}</p>" if kind in _COLUMNS else ""
     content = f"{intro}<h3>{_text(when)}</h3>{latest}" + "".join(
         f"<details><summary>{_text(when)}</summary>{sheet}</details>"
         for when, sheet in reversed(earlier)

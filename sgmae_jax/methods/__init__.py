@@ -19,6 +19,7 @@ METHODS = {
     "mlo_mae": "sgmae_jax.methods.mlo_mae",
     "supervised_mae": "sgmae_jax.methods.supervised_mae",
     "finetune": "sgmae_jax.methods.finetune",
+    "segment": "sgmae_jax.methods.segment",
 }
 
 

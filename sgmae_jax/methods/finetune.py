@@ -12,11 +12,19 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from sgmae_jax import rules
 from sgmae_jax.masking import example_keys
-from sgmae_jax.methods.base import Method, Run, Stream, Update, descend
+from sgmae_jax.methods.base import (
+    Batch,
+    Method,
+    Params,
+    Run,
+    Stream,
+    Update,
+    descend,
+)
 from sgmae_jax.methods.classifier import Classifier
 from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
 from sgmae_jax.methods.image import (
@@ -72,7 +80,7 @@ def frozen(config):
 def build(config, run: Run) -> Method:
     """The method as a config describes it, for a run of known length."""
     part = config.method
-    model = _model(config, run)
+    model = tuned_model(config, run)
     classifier = Classifier(model, ClassificationHead(run.classes), part.pool)
 
     def init(key):
@@ -82,20 +90,10 @@ def build(config, run: Run) -> Method:
             "head": classifier.init_head(second),
         }
 
-    def given():
-        if "model" not in run.frozen:
-            return {}
-        return {"model": {"encoder": read_frozen(config, "method.encoder", model)}}
-
     def loss(params, batches, key, step, phase):
         del step, phase
         batch = batches["train"]
-        scales = None
-        if part.drop_path:
-            keys = example_keys(key, batch["epoch"], batch["id"], "drop path")
-            scales = drop_path_scales(
-                keys, depth=model.encoder.depth, rate=part.drop_path
-            )
+        scales = branch_scales(batch, key, model.encoder.depth, part.drop_path)
         return classifier.loss(
             params, batch, smoothing=part.label_smoothing, scales=scales
         )
@@ -111,9 +109,26 @@ def build(config, run: Run) -> Method:
         encoder=lambda params: params["model"]["encoder"],
         # The head is one product of a vector and not counted.
         flops=lambda phase: train_flops(whole_macs(model, model.encoder.depth)),
-        given=given,
+        given=lambda: given_encoder(config, run, model),
         logits=classifier.logits,
     )
+
+
+def given_encoder(config, run: Run, model: Autoencoder) -> Params:
+    """Where training starts from, read from files; nothing if no encoder is named."""
+    if "model" not in run.frozen:
+        return {}
+    return {"model": {"encoder": read_frozen(config, "method.encoder", model)}}
+
+
+def branch_scales(
+    batch: Batch, key: Key[Array, ""], depth: int, rate: float
+) -> Float[Array, "L 2 B"] | None:
+    """Drop path for a batch, decided by id and epoch; None if nothing is dropped."""
+    if not rate:
+        return None
+    keys = example_keys(key, batch["epoch"], batch["id"], "drop path")
+    return drop_path_scales(keys, depth=depth, rate=rate)
 
 
 def layer_scales(params: PyTree, depth: int, decay: float) -> PyTree:
@@ -123,7 +138,7 @@ def layer_scales(params: PyTree, depth: int, decay: float) -> PyTree:
     decay^(L + 1); the last norm and the head 1.
 
     Args:
-        params: {"model": {"encoder": …}, "head": …}.
+        params: {"model": {"encoder": …}, "head": …}, or a part of it.
         depth: L.
         decay: in (0, 1].
 
@@ -153,7 +168,7 @@ def scale_by_layer(depth: int, decay: float) -> optax.GradientTransformation:
     return optax.stateless(scaled)
 
 
-def _model(config, run: Run) -> Autoencoder:
+def tuned_model(config, run: Run) -> Autoencoder:
     """Of the given encoder's sizes, or of the config's; the decoder has no weights."""
     if "model" not in run.frozen:
         return make_autoencoder(config)

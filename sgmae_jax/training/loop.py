@@ -34,7 +34,7 @@ from sgmae_jax.training.mesh import (
 )
 from sgmae_jax.training.progress import Progress
 from sgmae_jax.training.scores import Scorer, score_table
-from sgmae_jax.training.show import draw
+from sgmae_jax.training.show import artists
 from sgmae_jax.training.state import (
     TrainState,
     enter_stage,
@@ -142,7 +142,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         donate_argnums=0,
         out_shardings=shardings.params,
     )
-    draw_fn = method.picture and jax.jit(method.picture, static_argnums=4)
+    drawing = artists(config, method)
     scorer = Scorer(config, method, mesh, console)
     first = examples // config.data.batch_size  # differs from `start` if sizes changed
     iterators = {
@@ -172,15 +172,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         checkpointer.save(step, state._asdict(), meta)
 
     def show(step: int, batch, phase) -> None:
-        if draw_fn is None:
-            return
-        pixels = draw(
-            config, method, draw_fn(state.params, batch, key, step, phase), batch
-        )
         folder = workdir / "pictures"
-        folder.mkdir(exist_ok=True)
-        save_png(folder / f"reconstruction_{step:08d}.png", pixels)
-        writer.picture(step, "reconstruction", pixels)
+        for name, artist in drawing.items():
+            pixels = artist(state.params, batch, key, step, phase)
+            folder.mkdir(exist_ok=True)
+            save_png(folder / f"{name}_{step:08d}.png", pixels)
+            writer.picture(step, name, pixels)
 
     def sweep(step: int, phase) -> None:
         nonlocal state

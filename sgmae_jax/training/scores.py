@@ -16,6 +16,7 @@ from sgmae_jax.evaluation import (
     knn_accuracy,
     raw_pixels,
     ridge_probe,
+    score_segments,
 )
 from sgmae_jax.methods.base import Method, Params
 from sgmae_jax.training.console import Console
@@ -24,13 +25,21 @@ from sgmae_jax.training.mesh import put_batch
 
 Scores = dict[str, dict[str, float]]
 Encode = Callable[[np.ndarray], np.ndarray]
+_TITLES = {
+    "knn": "kNN",
+    "probe": "probe",
+    "accuracy": "accuracy",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixels",
+}
 
 
 class Scorer:
     """kNN and closed-form probe of a method's features on the config's splits.
 
     Of a method that classifies, the accuracy of its own logits stands beside its first
-    trained features.
+    trained features; likewise mean IoU and accuracy of pixels, where it tells their
+    classes.
 
     Args:
         config: of the run; its `data` and `eval` sections are read.
@@ -45,11 +54,12 @@ class Scorer:
             name: jax.jit(function) for name, function in method.features.items()
         }
         self._logits = method.logits and jax.jit(method.logits)
+        self._segments = method.segments and jax.jit(method.segments)
         # Opened now, so that a wrong split is known before hours of training; decoded
         # when needed, so that only the training images are ever held in memory.
         fit = open_config_source(config, config.eval.fit_split, in_memory=False)
         self._sources: tuple[Source, ...] = ()
-        if len(fit.classes) > 1:
+        if len(fit.classes) > 1 or self._segments:
             test = open_config_source(config, config.eval.split, in_memory=False)
             self._sources = (fit, test)
         self._console = console
@@ -77,7 +87,7 @@ class Scorer:
             del fresh
         for name, row in self._trained(params).items():
             scores[f"trained {name}"] = row
-        return scores
+        return {name: row for name, row in scores.items() if row}
 
     def as_metrics(self, scores: Scores) -> dict[str, float]:
         """Flat names for the log; the first feature has the plain ones."""
@@ -92,6 +102,8 @@ class Scorer:
         rows = {name: self._score(name, params) for name in self._features}
         if self._logits:
             rows[next(iter(rows))] |= self._accuracy(self._logits, params)
+        if self._segments:
+            rows[next(iter(rows))] |= self._pixels(self._segments, params)
         return rows
 
     def _score(self, name: str, params: Params) -> dict[str, float]:
@@ -120,6 +132,23 @@ class Scorer:
             return {}
         return {"accuracy": float((found.features.argmax(-1) == found.labels).mean())}
 
+    def _pixels(self, segments: Callable, params: Params) -> dict[str, float]:
+        """Mean IoU and accuracy of the pixels of the scored images."""
+        test, part = self._sources[1], self._config.eval
+        try:
+            found = score_segments(
+                self._placed(segments, params),
+                test,
+                image_size=pair(self._config.data.image_size),
+                crop=part.crop,
+                batch_size=part.batch_size,
+                limit=part.limit,
+            )
+        except ValueError as error:  # a run that is evaluated on another data set
+            self._console.say(f"no mIoU: {error}")
+            return {}
+        return found.as_scores()
+
     def _extract(self, encode: Encode, source: Source, limit: int) -> Features:
         part = self._config.eval
         return extract_features(
@@ -132,6 +161,8 @@ class Scorer:
         )
 
     def _compare(self, encode: Encode) -> dict[str, float]:
+        if len(self._sources[0].classes) < 2:
+            return {}  # its pixels alone have classes
         part = self._config.eval
         limits = (part.fit_limit, part.limit)
         sets = []
@@ -155,13 +186,15 @@ class Scorer:
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Lines of a plain table; empty when there are no scores.
 
-    The column of accuracies is there only if a row has one.
+    A column is there only if a row has one.
     """
     if not scores:
         return []
-    titles = {"knn": "kNN", "probe": "probe"}
-    if any("accuracy" in row for row in scores.values()):
-        titles["accuracy"] = "accuracy"
+    titles = {
+        kind: title
+        for kind, title in _TITLES.items()
+        if any(kind in row for row in scores.values())
+    }
     rows = [["", *titles.values()]]
     for name, row in scores.items():
         cells = (f"{row[kind]:.2%}" if kind in row else "" for kind in titles)
