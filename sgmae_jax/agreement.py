@@ -100,7 +100,7 @@ def check_agreement(config: ml_collections.ConfigDict) -> None:
         f"optim.accumulate = {config.optim.accumulate}",
     )
     need(
-        config.data.source != "folder" or bool(config.data.path),
+        config.data.source not in ("folder", "pairs") or bool(config.data.path),
         "config.data.path = '': must name the folder, zip or tar of data.source",
     )
     need(

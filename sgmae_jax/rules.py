@@ -185,10 +185,10 @@ def dotted(value: Any) -> str | None:
 
 def source(value: Any) -> str | None:
     """A data source as `open_source` knows them."""
-    words = "synthetic, folder or tfds:<name>"
+    words = "synthetic, folder, pairs or tfds:<name>"
     if not isinstance(value, str):
         return words
-    good = value in ("synthetic", "folder")
+    good = value in ("synthetic", "folder", "pairs")
     return None if good or (value.startswith("tfds:") and value[5:]) else words
 
 

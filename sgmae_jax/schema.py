@@ -18,7 +18,9 @@ FIELDS: dict[str, Field] = {
     "epochs": Field(None, rules.optional(rules.integer(1)), "length; or `steps`"),
     "steps": Field(None, rules.optional(rules.integer(1)), "length; or `epochs`"),
     "data.source": Field(
-        "synthetic", rules.optional(rules.source), "synthetic, folder, tfds:<name>"
+        "synthetic",
+        rules.optional(rules.source),
+        "synthetic, folder, pairs, tfds:<name>",
     ),
     "data.path": Field("", rules.path, "folder or archive; TFDS data directory"),
     "data.split": Field("train", rules.split, "what to train on"),

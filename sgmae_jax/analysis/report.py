@@ -31,10 +31,13 @@ _CHARTS = {
     "images_per_second": "Images per second",
 }
 _PICTURES = 8
-_COLUMNS = (
-    "From left to right: input, masked input, reconstruction of every patch, "
-    "reconstruction with the visible patches."
-)
+_COLUMNS = {
+    "reconstruction": (
+        "From left to right: input, masked input, reconstruction of every patch, "
+        "reconstruction with the visible patches."
+    ),
+    "segments": "From left to right: input, true classes of pixels, predicted ones.",
+}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -109,7 +112,8 @@ def _scores(scores: Any) -> str:
         own = ' class="own"' if name.startswith("trained") else ""
         cells = "".join(score_cell(row, kind) for kind in kinds)
         body += f'<tr{own}><th scope="row">{text(name)}</th>{cells}</tr>'
-    head_too = ", and of the run's own head" if "accuracy" in kinds else ""
+    own_head = {"accuracy", "miou"} & set(kinds)
+    head_too = ", and of the run's own head" if own_head else ""
     return section(
         "Scores",
         f"<p>Accuracy on held-out images, from frozen features{head_too}.</p>"
@@ -165,7 +169,7 @@ def _pictures(paths: Sequence[Path]) -> str:
     if not sheets:
         return ""
     *earlier, (when, latest) = sheets
-    intro = f"<p>{_COLUMNS}</p>" if kind == "reconstruction" else ""
+    intro = f"<p>{_COLUMNS[kind]}</p>" if kind in _COLUMNS else ""
     content = f"{intro}<h3>{text(when)}</h3>{latest}" + "".join(
         f"<details><summary>{text(when)}</summary>{sheet}</details>"
         for when, sheet in reversed(earlier)

@@ -4,6 +4,7 @@ from sgmae_jax.data.augment import (
     AugmentConfig,
     Shown,
     eval_image,
+    shown_segments,
     train_image,
     whole_image,
 )
@@ -12,10 +13,17 @@ from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.loader import BadLog, Batch, Loader
 from sgmae_jax.data.opening import bounds, open_source, parse_split, slice_source
 from sgmae_jax.data.randaugment import RandAugment
-from sgmae_jax.data.source import Example, InMemory, Source, Subset
+from sgmae_jax.data.source import (
+    UNLABELLED_PIXEL,
+    Example,
+    InMemory,
+    Source,
+    Subset,
+)
 from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
 
 __all__ = [
+    "UNLABELLED_PIXEL",
     "AugmentConfig",
     "BadImage",
     "BadLog",
@@ -36,6 +44,7 @@ __all__ = [
     "eval_image",
     "open_source",
     "parse_split",
+    "shown_segments",
     "slice_source",
     "train_image",
     "whole_image",

@@ -145,6 +145,29 @@ def train_image(
     return Shown(resized, _view(box, *image.shape[:2]))
 
 
+def shown_segments(
+    segments: UInt8[np.ndarray, "H W"],
+    view: Float32[np.ndarray, "2 2"],
+    image_size: tuple[int, int],
+) -> UInt8[np.ndarray, "h w"]:
+    """Returns the classes of the pixels that a view of an image shows.
+
+    Each pixel shown has the class at its centre; classes are never mixed.
+
+    Args:
+        segments: class of every pixel of the source image.
+        view: as in `Shown`.
+        image_size: (h, w) of the result, in pixels.
+    """
+    places = []
+    for (offset, scale), count, length in zip(
+        view.astype(np.float64), image_size, segments.shape, strict=True
+    ):
+        centres = offset + scale * (np.arange(count) + 0.5) / count
+        places.append(np.clip((centres * length).astype(np.intp), 0, length - 1))
+    return segments[np.ix_(*places)]
+
+
 def whole_image(
     image: UInt8[np.ndarray, "H W C"], image_size: tuple[int, int]
 ) -> Shown:

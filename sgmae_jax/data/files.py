@@ -28,9 +28,14 @@ COMPRESSED_TARS = (
 
 
 class Files(Protocol):
-    """Image files by relative name, "/" between folders; reading is thread-safe."""
+    """Files by relative name, "/" between folders; reading is thread-safe.
+
+    `names` lists the image files alone; of any other one must know the name.
+    """
 
     def names(self) -> list[str]: ...
+
+    def has(self, name: str) -> bool: ...
 
     def size(self, name: str) -> int: ...
 
@@ -103,6 +108,9 @@ class Disk:
             found += [(relative / file).as_posix() for file in files]
         return [name for name in found if _is_image(name)]
 
+    def has(self, name: str) -> bool:
+        return (self._root / name).is_file()
+
     def size(self, name: str) -> int:
         try:
             return (self._root / name).stat().st_size
@@ -136,6 +144,9 @@ class Zip:
     def names(self) -> list[str]:
         return [name for name in self._members if _is_image(name)]
 
+    def has(self, name: str) -> bool:
+        return name in self._members
+
     def size(self, name: str) -> int:
         return self._members[name].file_size
 
@@ -166,6 +177,9 @@ class Tar:
 
     def names(self) -> list[str]:
         return [name for name in self._members if _is_image(name)]
+
+    def has(self, name: str) -> bool:
+        return name in self._members
 
     def size(self, name: str) -> int:
         return self._members[name][1]

@@ -13,7 +13,7 @@ SPLITS = ("train", "test", "val", "validation")
 UNLABELLED = "unlabelled"
 
 
-def _common_root(names: list[str]) -> str:
+def common_root(names: list[str]) -> str:
     """Returns the folder below which splits, classes or images begin.
 
     A lone folder is passed through if it is no split and holds folders with images:
@@ -30,7 +30,7 @@ def _common_root(names: list[str]) -> str:
         root = inside
 
 
-def _splits_present(names: list[str]) -> list[str]:
+def splits_present(names: list[str]) -> list[str]:
     """Returns the split folders at the top, [] if the top level is classes.
 
     "train" may also be a class (a vehicle): a folder of that name is a split if
@@ -67,14 +67,16 @@ class Folder:
         DataError: nothing at `path`, no images, no such split, an unsafe archive.
     """
 
+    pixel_classes: tuple[str, ...] = ()
+
     def __init__(self, path: str, *, split: str = "train", channels: int = 3):
         self._files = open_files(path)
         names = sorted(self._files.names())
         if not names:
             raise DataError(f"path {path!r} holds no images (.jpg, .png, .webp, …)")
-        root = _common_root(names)
+        root = common_root(names)
         rests = [name[len(root) :] for name in names]
-        splits = _splits_present(rests)
+        splits = splits_present(rests)
         if split not in (splits or ["train"]):
             there = ", ".join(splits) or "train (there are no split folders)"
             raise DataError(f"path {path!r} has no split {split!r}; it has {there}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,6 +19,7 @@ SUFFIXES = frozenset(
 )
 # Pillow's own limit, at which it only warns; here it is an error.
 MAX_PIXELS = 89_478_485
+_PNG = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -43,6 +45,44 @@ def decode_image(
             `MAX_PIXELS` pixels, or of values without an agreed range (float).
         DataError: Pillow was told to take files that are cut short.
     """
+
+    def pixels(image: Image.Image) -> np.ndarray:
+        return set_channels(image, channels)
+
+    return _decode(data, name, pixels)
+
+
+def decode_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
+    """Decodes the class of every pixel: the index of a palette, or the grey value.
+
+    Args:
+        data: the whole file, a PNG.
+        name: what to call the mask in messages.
+
+    Raises:
+        BadImage: as `decode_image`, or no indices, or of more than 8 bits.
+        DataError: as `decode_image`.
+    """
+    # Bit depth and colour type; Pillow stretches grey of 2 and 4 bits to 0 to 255.
+    if data.startswith(_PNG) and data[24:26] in (b"\x02\0", b"\x04\0"):
+        raise BadImage(name, f"a mask of {data[24]} bits: save the indices with 8")
+
+    def indices(image: Image.Image) -> np.ndarray:
+        if image.format != "PNG" or image.mode not in ("1", "L", "P"):
+            raise BadImage(
+                name,
+                "a mask must be a PNG with an index of 8 bits a pixel (grey or "
+                f"palette), this is {image.format} with {image.mode}",
+            )
+        return np.asarray(image).astype(np.uint8)
+
+    return _decode(data, name, indices)
+
+
+def _decode(
+    data: bytes, name: str, take: Callable[[Image.Image], np.ndarray]
+) -> np.ndarray:
+    """What `take` makes of an image that was loaded whole and turned upright."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that damaged images "
@@ -58,7 +98,7 @@ def decode_image(
                 raise BadImage(name, reason)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return set_channels(image, channels)
+            return take(image)
     except BadImage:
         raise
     except UnidentifiedImageError:

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -25,6 +25,7 @@ from sgmae_jax.data.augment import (
     AugmentConfig,
     Shown,
     eval_image,
+    shown_segments,
     train_image,
     whole_image,
 )
@@ -44,6 +45,7 @@ class Batch(TypedDict):
         id: index into the source.
         epoch: the pass over the source that the row belongs to, from 0.
         view: where in the source image the shown one lies, see `Shown`.
+        segments: class of every pixel shown; only where the loader was asked for it.
     """
 
     image: UInt8[np.ndarray, "B H W C"]
@@ -51,10 +53,20 @@ class Batch(TypedDict):
     id: Int32[np.ndarray, " B"]
     epoch: Int32[np.ndarray, " B"]
     view: Float32[np.ndarray, "B 2 2"]
+    segments: NotRequired[UInt8[np.ndarray, "B H W"]]
 
 
 # How the image of an id is shown.
 _Show = Callable[[int, np.ndarray], Shown]
+
+
+class _Row(NamedTuple):
+    """One row of a batch; no more of its example is kept."""
+
+    shown: Shown
+    label: int
+    id: int
+    segments: UInt8[np.ndarray, "H W"] | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ class Loader:
         image_size: (h, w) in pixels.
         seed: >= 0; the root of order and augmentation.
         augment: how to vary the images; None shows the centre, unvaried.
+        segments: whether batches hold the classes of the pixels shown; the source must
+            have `pixel_classes`.
         max_bad_fraction: share of the source's images that may be bad, 0 to 1.
         process_index: which block is this process', 0 <= index < process_count.
         process_count: how many processes share the global batch.
@@ -101,6 +115,7 @@ class Loader:
         image_size: tuple[int, int],
         seed: int,
         augment: AugmentConfig | None,
+        segments: bool = False,
         max_bad_fraction: float = 0.001,
         process_index: int = 0,
         process_count: int = 1,
@@ -129,6 +144,7 @@ class Loader:
         self._image_size = image_size
         self._seed = seed
         self._augment = augment
+        self._segments = segments
         self._max_bad = max_bad_fraction * len(source)
         rows = batch_size // process_count
         self._block = slice(process_index * rows, (process_index + 1) * rows)
@@ -224,25 +240,31 @@ class Loader:
         return ids % len(self._source)
 
     def _make(self, epoch: int, ids: np.ndarray, show: _Show) -> Batch:
-        shown, labels, used = zip(
-            *(self._example(int(i), show) for i in ids), strict=True
-        )
-        return {
-            "image": np.stack([one.image for one in shown]),
-            "label": np.array(labels, np.int32),
-            "id": np.array(used, np.int32),
+        rows = [self._row(int(i), show) for i in ids]
+        batch: Batch = {
+            "image": np.stack([row.shown.image for row in rows]),
+            "label": np.array([row.label for row in rows], np.int32),
+            "id": np.array([row.id for row in rows], np.int32),
             "epoch": np.full(len(ids), epoch, np.int32),
-            "view": np.stack([one.view for one in shown]),
+            "view": np.stack([row.shown.view for row in rows]),
         }
+        if segments := [row.segments for row in rows if row.segments is not None]:
+            batch["segments"] = np.stack(segments)
+        return batch
 
-    def _example(self, wanted: int, show: _Show) -> tuple[Shown, int, int]:
-        """Returns what is shown, label and id of an example or of its replacement."""
+    def _row(self, wanted: int, show: _Show) -> _Row:
+        """Returns the row of an example or of its replacement."""
         count = len(self._source)
         for index in itertools.chain(range(wanted, count), range(wanted)):
             if index not in self._bad:
                 try:
                     example = self._source[index]
-                    return show(index, example["image"]), example["label"], index
+                    shown, segments = show(index, example["image"]), None
+                    if self._segments:
+                        segments = shown_segments(
+                            example["segments"], shown.view, self._image_size
+                        )
+                    return _Row(shown, example["label"], index, segments)
                 except BadImage as bad:
                     self._note(index, bad)
                 except Exception as error:
@@ -278,10 +300,13 @@ def _join(parts: list[Batch]) -> Batch:
     """Puts the rows of several batches one below the other."""
     if len(parts) == 1:
         return parts[0]
-    return {
+    joined: Batch = {
         "image": np.concatenate([part["image"] for part in parts]),
         "label": np.concatenate([part["label"] for part in parts]),
         "id": np.concatenate([part["id"] for part in parts]),
         "epoch": np.concatenate([part["epoch"] for part in parts]),
         "view": np.concatenate([part["view"] for part in parts]),
     }
+    if "segments" in parts[0]:
+        joined["segments"] = np.concatenate([part["segments"] for part in parts])
+    return joined

@@ -10,6 +10,7 @@ import numpy as np
 from sgmae_jax.data.errors import DataError
 from sgmae_jax.data.folder import Folder
 from sgmae_jax.data.images import MODES
+from sgmae_jax.data.pairs import Pairs
 from sgmae_jax.data.source import InMemory, Source, Subset
 from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
 from sgmae_jax.data.tfds import Tfds
@@ -71,8 +72,8 @@ def open_source(
     """Opens a data set.
 
     Args:
-        spec: "synthetic", "folder" or "tfds:name".
-        path: the folder or archive of a folder source; the TFDS data folder.
+        spec: "synthetic", "folder", "pairs" or "tfds:name".
+        path: the folder or archive of files; the TFDS data folder.
         split: a split's name, or a part such as "train[:90%]", "test[:1000]".
         seed: >= 0; which synthetic images. Files do not depend on it.
         channels: 1, 3 or 4.
@@ -102,13 +103,16 @@ def open_source(
         )
     elif spec == "folder":
         source = Folder(path, split=name, channels=channels)
+    elif spec == "pairs":
+        source = Pairs(path, split=name, channels=channels)
     elif spec.startswith("tfds:") and spec != "tfds:":
         source = Tfds(
             spec.removeprefix("tfds:"), path=path, split=name, channels=channels
         )
     else:
         raise DataError(
-            f"source {spec!r} is unknown: give 'synthetic', 'folder' or 'tfds:name'"
+            f"source {spec!r} is unknown: give 'synthetic', 'folder', 'pairs' or "
+            "'tfds:name'"
         )
     if split != name:
         source = slice_source(source, first, last, name=split)

@@ -12,6 +12,9 @@ from jaxtyping import Bool, UInt8
 
 from sgmae_jax.data.errors import BadImage
 
+# In `segments`: a pixel of no known class, which counts nowhere.
+UNLABELLED_PIXEL = 255
+
 
 class Example(TypedDict):
     """One item of a source.
@@ -20,11 +23,14 @@ class Example(TypedDict):
         image: pixels, 0 to 255; H and W may differ from item to item.
         label: index into the source's `classes`, -1 where it is unknown.
         object_mask: True on the pixels of the object, where that is known.
+        segments: class of every pixel, index into the source's `pixel_classes`, or
+            `UNLABELLED_PIXEL`; where the source has such classes.
     """
 
     image: UInt8[np.ndarray, "H W C"]
     label: int
     object_mask: NotRequired[Bool[np.ndarray, "H W"]]
+    segments: NotRequired[UInt8[np.ndarray, "H W"]]
 
 
 class Source(Protocol):
@@ -32,7 +38,7 @@ class Source(Protocol):
 
     `__getitem__` is called from several threads at once, and raises `BadImage` for
     an item that cannot be used. `fingerprint` tells two data sets apart without
-    reading the images.
+    reading the images. `pixel_classes` is empty where pixels have no classes.
     """
 
     @property
@@ -40,6 +46,9 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def pixel_classes(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -69,6 +78,7 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray, *, name: str):
         self.name = name
         self.classes = source.classes
+        self.pixel_classes = source.pixel_classes
         self._source = source
         self._indices = indices
 
@@ -94,6 +104,7 @@ class InMemory:
     def __init__(self, source: Source, *, threads: int = 4):
         self.name = source.name
         self.classes = source.classes
+        self.pixel_classes = source.pixel_classes
         self._fingerprint = source.fingerprint()
 
         def load(index: int) -> Example | BadImage:

@@ -83,6 +83,7 @@ class Synthetic:
 
     name = "synthetic"
     classes = CLASSES
+    pixel_classes = ("background", *CLASSES)
 
     def __init__(
         self,
@@ -125,7 +126,12 @@ class Synthetic:
         image = (np.clip(scene, 0, 1) * 255 + 0.5).astype(np.uint8)
         if self._channels != 3:
             image = set_channels(Image.fromarray(image), self._channels)
-        return {"image": image, "label": label, "object_mask": object_mask}
+        return {
+            "image": image,
+            "label": label,
+            "object_mask": object_mask,
+            "segments": object_mask * np.uint8(label + 1),
+        }
 
     def _outline(
         self, rng: np.random.Generator, label: int

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import re
+from typing import Any
 
 from sgmae_jax.data.errors import BadImage, DataError
 from sgmae_jax.data.folder import UNLABELLED
 from sgmae_jax.data.images import decode_image
+from sgmae_jax.data.segments import count_classes, read_segments
 from sgmae_jax.data.source import Example, digest
 
 INFO = "dataset_info.json"
@@ -59,6 +62,10 @@ def _version(text: str) -> list[int]:
 class Tfds:
     """An image data set prepared by TFDS in the array_record format.
 
+    The one image feature of one channel and 8 bits beside "image", if there is one,
+    holds the classes of its pixels (255: unlabelled). What it does not say of their
+    names is counted: then the masks of all splits are read once.
+
     Args:
         name: as for `find_prepared`.
         path: as for `find_prepared`.
@@ -66,8 +73,8 @@ class Tfds:
         channels: 1, 3 or 4.
 
     Raises:
-        DataError: nothing prepared there, another file format, no feature "image", no
-            such split.
+        DataError: nothing prepared there, another file format, no feature "image",
+            several that may be masks, no such split.
     """
 
     def __init__(
@@ -112,9 +119,14 @@ class Tfds:
         self._split = split
         self._channels = channels
         self._shards = [pathlib.Path(file) for file in info.splits[split].filepaths]
+        self._mask = _mask_feature(features, tfds.features.Image, name)
         # The encoded bytes, so that odd and damaged images are treated as in folders.
-        decoders = {"image": tfds.decode.SkipDecoding()}
+        encoded = ("image", self._mask) if self._mask else ("image",)
+        decoders = {feature: tfds.decode.SkipDecoding() for feature in encoded}
         self._records = builder.as_data_source(split=split, decoders=decoders)
+        self.pixel_classes: tuple[str, ...] = ()
+        if self._mask:
+            self.pixel_classes = _mask_classes(builder, self._mask, decoders)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -128,8 +140,54 @@ class Tfds:
             raise BadImage(name, f"{type(error).__name__}: {error}") from error
         image = decode_image(record["image"], name=name, channels=self._channels)
         label = int(record["label"]) if self._labelled else -1
-        return {"image": image, "label": label}
+        if self._mask is None:
+            return {"image": image, "label": label}
+        segments = read_segments(
+            record[self._mask],
+            name=f"{name}.{self._mask}",
+            size=image.shape[:2],
+            classes=len(self.pixel_classes),
+        )
+        return {"image": image, "label": label, "segments": segments}
 
     def fingerprint(self) -> str:
         shards = [(shard.name, shard.stat().st_size) for shard in self._shards]
         return digest((self.name, self._split, len(self), *self.classes, *shards))
+
+
+def _mask_feature(features: dict[str, Any], image: Any, name: str) -> str | None:
+    """The feature that holds the classes of pixels, if there is one."""
+    found = [
+        key
+        for key, feature in features.items()
+        if key != "image" and isinstance(feature, image) and feature.shape[-1] == 1
+        # Depth and the like have more bits.
+        if feature.np_dtype == "uint8"
+    ]
+    if len(found) > 1:
+        raise DataError(
+            f"TFDS data set {name!r} has several features that may hold the classes of "
+            f"pixels ({', '.join(found)}), and there must be one at most"
+        )
+    return found[0] if found else None
+
+
+def _mask_classes(builder: Any, mask: str, decoders: dict[str, Any]) -> tuple[str, ...]:
+    """The names a labelled image has, or numbers up to the highest in any split."""
+    feature = builder.info.features[mask]
+    if getattr(feature, "num_classes", None):
+        return tuple(feature.names)
+
+    def masks():
+        for split in builder.info.splits:
+            records = builder.as_data_source(split=split, decoders=decoders)
+            for index in range(len(records)):
+                yield f"{split}[{index}]", functools.partial(read, records, index)
+
+    def read(records, index: int) -> bytes:
+        try:
+            return records[index][mask]
+        except Exception as error:  # as when it is read as an example
+            raise BadImage(f"[{index}]", str(error)) from error
+
+    return count_classes(masks(), source=f"TFDS data set {builder.info.full_name!r}")

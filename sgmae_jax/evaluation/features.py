@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from sgmae_jax.data import BadImage, Source, eval_image
+from sgmae_jax.data import BadImage, Example, Shown, Source, eval_image
 
 # Any fixed number will do: it only has to be the same in every run, so that two
 # encoders are compared on the same items.
 _SUBSET_SEED = 20_211_111
+Truth = TypeVar("Truth")
 
 
 class Features(NamedTuple):
@@ -69,54 +70,104 @@ def extract_features(
     Raises:
         ValueError: the source has an item without a label, or no readable item.
     """
-    ids = _subset(len(source), limit)
-
-    def load(index: int) -> tuple[np.ndarray, int] | BadImage:
-        try:
-            item = source[index]
-            shown = eval_image(item["image"], image_size, crop)
-            return shown.image, int(item["label"])
-        except BadImage as error:
-            return error
-
     rows: list[np.ndarray] = []
     labels: list[int] = []
     read: list[int] = []
     bad: list[str] = []
-    pending: tuple[Any, int] | None = None
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for start in range(0, len(ids), batch_size):
-            chunk = ids[start : start + batch_size]
-            images: list[np.ndarray] = []
-            for index, item in zip(chunk, pool.map(load, chunk), strict=True):
-                if isinstance(item, BadImage):
-                    bad.append(item.name)
-                    continue
-                image, label = item
-                if label < 0:
-                    raise ValueError(
-                        f"source {source.name!r} has no label for item {index}: "
-                        "kNN and probe need a source with labels"
-                    )
-                images.append(image)
-                labels.append(label)
-                read.append(index)
-            if not images:
-                continue
-            # The device computes one batch while the host decodes the next.
-            result = encode(_padded(images, batch_size))
-            if pending is not None:
-                rows.append(_fetch(*pending))
-            pending = (result, len(images))
-    if pending is None:
-        raise ValueError(f"source {source.name!r} has no readable item")
-    rows.append(_fetch(*pending))
+
+    def label_of(index: int, item: Example, shown: Shown) -> int:
+        del shown
+        if item["label"] < 0:
+            raise ValueError(
+                f"source {source.name!r} has no label for item {index}: "
+                "kNN and probe need a source with labels"
+            )
+        return int(item["label"])
+
+    for found, truths, ids in encoded_batches(
+        encode,
+        source,
+        label_of,
+        bad,
+        image_size=image_size,
+        crop=crop,
+        batch_size=batch_size,
+        limit=limit,
+        threads=threads,
+    ):
+        rows.append(found.astype(np.float32))
+        labels += truths
+        read += ids
     return Features(
         np.concatenate(rows),
         np.asarray(labels, np.int32),
         np.asarray(read, np.int64),
         tuple(bad),
     )
+
+
+def encoded_batches(
+    encode: Callable[[UInt8[np.ndarray, "B H W C"]], Any],
+    source: Source,
+    truth: Callable[[int, Example, Shown], Truth],
+    bad: list[str],
+    *,
+    image_size: tuple[int, int],
+    crop: float,
+    batch_size: int,
+    limit: int | None = None,
+    threads: int | None = None,
+) -> Iterator[tuple[np.ndarray, list[Truth], list[int]]]:
+    """Yields (results, truths, ids) of the readable items, batch by batch, in order.
+
+    Args:
+        encode: as for `extract_features`; what it returns has a row an image.
+        source: where the items come from.
+        truth: (index, example, what is shown of it) -> what the result is held against.
+        bad: the names of unreadable items are added to it.
+        image_size: as for `extract_features`, and so are all that follow.
+        crop: likewise.
+        batch_size: likewise.
+        limit: likewise.
+        threads: likewise.
+
+    Raises:
+        ValueError: the source has no readable item.
+    """
+
+    def load(index: int) -> tuple[np.ndarray, Truth] | BadImage:
+        try:
+            item = source[index]
+            shown = eval_image(item["image"], image_size, crop)
+            return shown.image, truth(index, item, shown)
+        except BadImage as error:
+            return error
+
+    chosen = _subset(len(source), limit)
+    pending: tuple[Any, list[Truth], list[int]] | None = None
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for start in range(0, len(chosen), batch_size):
+            chunk = chosen[start : start + batch_size]
+            images: list[np.ndarray] = []
+            truths: list[Truth] = []
+            ids: list[int] = []
+            for index, item in zip(chunk, pool.map(load, chunk), strict=True):
+                if isinstance(item, BadImage):
+                    bad.append(item.name)
+                    continue
+                images.append(item[0])
+                truths.append(item[1])
+                ids.append(index)
+            if not images:
+                continue
+            # The device computes one batch while the host decodes the next.
+            result = encode(_padded(images, batch_size))
+            if pending is not None:
+                yield _fetch(*pending)
+            pending = (result, truths, ids)
+    if pending is None:
+        raise ValueError(f"source {source.name!r} has no readable item")
+    yield _fetch(*pending)
 
 
 def _subset(size: int, limit: int | None) -> list[int]:
@@ -132,5 +183,7 @@ def _padded(images: list[np.ndarray], batch_size: int) -> UInt8[np.ndarray, "B H
     return batch
 
 
-def _fetch(result: Any, count: int) -> Float[np.ndarray, "n D"]:
-    return np.asarray(result)[:count].astype(np.float32)
+def _fetch(
+    result: Any, truths: list[Truth], ids: list[int]
+) -> tuple[np.ndarray, list[Truth], list[int]]:
+    return np.asarray(result)[: len(ids)], truths, ids

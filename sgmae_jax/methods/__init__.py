@@ -20,6 +20,7 @@ METHODS = {
     "supervised_mae": "sgmae_jax.methods.supervised_mae",
     "finetune": "sgmae_jax.methods.finetune",
     "linear_probe": "sgmae_jax.methods.linear_probe",
+    "segment": "sgmae_jax.methods.segment",
 }
 
 

@@ -11,7 +11,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 
 Params = dict[str, PyTree]  # one named sub-tree a network: model, teacher, masker …
-# image u8[B,H,W,C], label, id, epoch: i32[B], view f32[B,2,2]
+# image u8[B,H,W,C], label, id, epoch: i32[B], view f32[B,2,2], and where the stream
+# asks for it segments u8[B,H,W]
 Batch = Mapping[str, Array]
 Batches = Mapping[str, Batch]  # one batch a stream
 Metrics = dict[str, Float[Array, ""]]
@@ -68,12 +69,14 @@ class Stream(NamedTuple):
         high: end of that share, in (0, 1].
         labelled: its labels are used, so the data set must have classes.
         every: a new batch comes on steps divisible by it, and stays until the next.
+        pixels: its batches hold the classes of their pixels as well, "segments".
     """
 
     low: float = 0.0
     high: float = 1.0
     labelled: bool = False
     every: int = 1
+    pixels: bool = False
 
 
 class Monitor(NamedTuple):
@@ -129,6 +132,7 @@ class Run(NamedTuple):
         frozen: what the networks are like that the run took from files, by sub-tree;
             see methods/frozen.py.
         classes: of the data set; 0 where it has none.
+        pixel_classes: of its pixels, likewise.
     """
 
     steps_per_epoch: int
@@ -136,6 +140,7 @@ class Run(NamedTuple):
     examples: int = 0
     frozen: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     classes: int = 0
+    pixel_classes: int = 0
 
 
 def _keep(params: Params, step: Int[Array, ""]) -> Params:
@@ -181,6 +186,8 @@ class Method(NamedTuple):
             place of those of `init`.
         logits: (params, images u8[B,H,W,C]) -> f32[B,classes], for a method that
             classifies; its accuracy is scored beside its features.
+        segments: (params, images u8[B,H,W,C]) -> i32[B,H,W], the class of every pixel,
+            for a method that tells them apart; scored likewise.
         alarms: metric -> what the console says of a window in which it was not 0.
     """
 
@@ -199,6 +206,7 @@ class Method(NamedTuple):
     sweep: Sweep | None = None
     given: Callable[[], Params] = dict
     logits: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
+    segments: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
     alarms: Mapping[str, str] = MappingProxyType({})
 
 

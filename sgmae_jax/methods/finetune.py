@@ -15,12 +15,12 @@ from zlib import crc32
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from sgmae_jax import rules
 from sgmae_jax.masking import example_keys
 from sgmae_jax.methods import pretrained
-from sgmae_jax.methods.base import Method, Run, Stream, Update, descend
+from sgmae_jax.methods.base import Batch, Method, Run, Stream, Update, descend
 from sgmae_jax.methods.classifier import Classifier
 from sgmae_jax.methods.erasing import erase
 from sgmae_jax.methods.image import (
@@ -107,12 +107,7 @@ def build(config, run: Run) -> Method:
         del phase
         batch = batches["train"]
         images, targets = varied(batch, key, step)
-        scales = None
-        if part.drop_path:
-            keys = example_keys(key, batch["epoch"], batch["id"], "drop path")
-            scales = drop_path_scales(
-                keys, depth=model.encoder.depth, rate=part.drop_path
-            )
+        scales = branch_scales(batch, key, model.encoder.depth, part.drop_path)
         return classifier.loss(params, images, targets, scales)
 
     own = ("model", "head")
@@ -132,6 +127,16 @@ def build(config, run: Run) -> Method:
     )
 
 
+def branch_scales(
+    batch: Batch, key: Key[Array, ""], depth: int, rate: float
+) -> Float[Array, "L 2 B"] | None:
+    """Drop path for a batch, decided by id and epoch; None if nothing is dropped."""
+    if not rate:
+        return None
+    keys = example_keys(key, batch["epoch"], batch["id"], "drop path")
+    return drop_path_scales(keys, depth=depth, rate=rate)
+
+
 def layer_scales(params: PyTree, depth: int, decay: float) -> PyTree:
     """What the rate of every leaf is multiplied by, [L, 1, …] for the stacked blocks.
 
@@ -139,7 +144,7 @@ def layer_scales(params: PyTree, depth: int, decay: float) -> PyTree:
     decay^(L + 1); the last norm and the head 1.
 
     Args:
-        params: {"model": {"encoder": …}, "head": …}.
+        params: {"model": {"encoder": …}, "head": …}, or a part of it.
         depth: L.
         decay: in (0, 1].
 

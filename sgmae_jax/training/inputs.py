@@ -64,7 +64,8 @@ def stream_source(source: Source, name: str, stream: Stream) -> Source:
     """The share of a source that a stream is made of, along a fixed shuffled order.
 
     Raises:
-        ConfigError: the stream needs labels that the source has not.
+        ConfigError: the stream needs labels, or classes of pixels, that the source has
+            not.
         DataError: the share is empty.
     """
     # A folder without class folders counts as one class, "unlabelled".
@@ -73,6 +74,11 @@ def stream_source(source: Source, name: str, stream: Stream) -> Source:
             f"config.data.source: must have labels, which the batches {name!r} of this "
             f"method need; {source.name} has no classes to tell apart"
         )
+    if stream.pixels and not source.pixel_classes:
+        raise ConfigError(
+            f"config.data.source: must have classes of pixels, which the batches "
+            f"{name!r} of this method need; {source.name} has none"
+        )
     if (stream.low, stream.high) == (0.0, 1.0):
         return source
     first, last = (round(end * len(source)) for end in (stream.low, stream.high))
@@ -80,8 +86,8 @@ def stream_source(source: Source, name: str, stream: Stream) -> Source:
     return slice_source(source, str(first), str(last), name=share)
 
 
-def make_loader(config, source: Source) -> Loader:
-    """The training loader of a config over a source."""
+def make_loader(config, source: Source, stream: Stream) -> Loader:
+    """The training loader of a config over the source of a stream."""
     return Loader(
         source,
         batch_size=config.data.batch_size,
@@ -94,6 +100,7 @@ def make_loader(config, source: Source) -> Loader:
             clip=config.data.crop_clip,
             rand_augment=_rand_augment(config),
         ),
+        segments=stream.pixels,
         max_bad_fraction=config.data.max_bad_fraction,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

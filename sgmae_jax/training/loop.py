@@ -36,7 +36,7 @@ from sgmae_jax.training.mesh import (
 )
 from sgmae_jax.training.progress import Progress
 from sgmae_jax.training.scores import VALIDATION, Scorer
-from sgmae_jax.training.show import draw
+from sgmae_jax.training.show import artists
 from sgmae_jax.training.state import (
     TrainState,
     enter_stage,
@@ -74,7 +74,9 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     )
     streams = methods.streams(config)
     sources = {name: stream_source(source, name, one) for name, one in streams.items()}
-    loaders = {name: make_loader(config, one) for name, one in sources.items()}
+    loaders = {
+        name: make_loader(config, sources[name], one) for name, one in streams.items()
+    }
     steps_per_epoch = loaders["train"].steps_per_epoch
     total_steps = config.steps or config.epochs * steps_per_epoch
     run = Run(
@@ -83,6 +85,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         examples=len(sources["train"]),
         frozen=methods.frozen_networks(config),
         classes=len(source.classes),
+        pixel_classes=len(source.pixel_classes),
     )
     if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
         raise ConfigError(
@@ -141,7 +144,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         donate_argnums=0,
         out_shardings=shardings.params,
     )
-    draw_fn = method.picture and jax.jit(method.picture, static_argnums=4)
+    drawing = artists(config, method)
     scorer = Scorer(config, method, mesh, console)
     first = examples // config.data.batch_size  # differs from `start` if sizes changed
     iterators = {
@@ -186,15 +189,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             best.offer(step, found[VALIDATION], state.params, meta_of(step))
 
     def show(step: int, batch, phase) -> None:
-        if draw_fn is None:
-            return
-        pixels = draw(
-            config, method, draw_fn(state.params, batch, key, step, phase), batch
-        )
         folder = workdir / "pictures"
-        folder.mkdir(exist_ok=True)
-        save_png(folder / f"reconstruction_{step:08d}.png", pixels)
-        writer.picture(step, "reconstruction", pixels)
+        for name, artist in drawing.items():
+            pixels = artist(state.params, batch, key, step, phase)
+            folder.mkdir(exist_ok=True)
+            save_png(folder / f"{name}_{step:08d}.png", pixels)
+            writer.picture(step, name, pixels)
 
     def sweep(step: int, phase) -> None:
         nonlocal state

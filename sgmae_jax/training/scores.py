@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,12 @@ from jax.sharding import Mesh
 
 from sgmae_jax.config import ConfigError, pair
 from sgmae_jax.data import Source
-from sgmae_jax.evaluation import Features, extract_features, raw_pixels
+from sgmae_jax.evaluation import (
+    Features,
+    extract_features,
+    raw_pixels,
+    score_segments,
+)
 from sgmae_jax.evaluation.protocols import FeatureSets, score, several
 from sgmae_jax.methods.base import Method, Params
 from sgmae_jax.training.console import Console
@@ -28,7 +34,8 @@ class Scorer:
     """Scores of a method's features, by the configured protocols, and of its head.
 
     Of a method that classifies, the accuracy of its own logits stands beside its first
-    trained features.
+    trained features; likewise mean IoU and accuracy of pixels, where it tells their
+    classes.
 
     Args:
         config: of the run; its `data` and `eval` sections are read.
@@ -47,21 +54,26 @@ class Scorer:
             name: jax.jit(function) for name, function in method.features.items()
         }
         self._logits = method.logits and jax.jit(method.logits)
+        self._segments = method.segments and jax.jit(method.segments)
         # Opened now, so that a wrong split is known before hours of training; decoded
         # when needed, so that only the training images are ever held in memory.
         part = config.eval
         opened = functools.partial(open_config_source, config, in_memory=False)
-        self._fit, self._test = opened(part.fit_split), opened(part.split)
+        self._fit = opened(part.fit_split)
         self._classes = len(self._fit.classes)
-        self._validation: Source | None = None
-        if part.validation_split is not None:
-            check_apart(config, "eval.validation_split", "eval.split")
-            self._validation = opened(part.validation_split)
-        if part.choose_best and not self._logits:
+        has_head = bool(self._logits or self._segments)
+        if part.choose_best and not has_head:
             raise ConfigError(
                 "config.eval.choose_best = True: must be left to methods with a head "
                 f"of their own, {config.method.name} has none to score"
             )
+        self._test: Source | None = None
+        if self._classes > 1 or has_head:
+            self._test = opened(part.split)
+        self._validation: Source | None = None
+        if part.validation_split is not None:
+            check_apart(config, "eval.validation_split", "eval.split")
+            self._validation = opened(part.validation_split)
         self._console = console
 
     def online(self, params: Params) -> dict[str, float]:
@@ -76,7 +88,7 @@ class Scorer:
             ((kind, value), *_) = self._own(params, self._validation).items()
             self._console.say(f"validation: {kind} {value:.2%}")
             return {VALIDATION: value}
-        if self._classes < 2:
+        if self._test is None:
             return {}
         found = self.as_metrics(self._trained(params))
         line = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
@@ -85,7 +97,7 @@ class Scorer:
 
     def final(self, params: Params, untrained: Callable[[], Params]) -> Scores:
         """Scores of the trained features and, if configured, of the baselines."""
-        if self._classes < 2:
+        if self._test is None:
             self._console.say("no scores: the data set has no classes to tell apart")
             return {}
         scores: Scores = {}
@@ -97,7 +109,7 @@ class Scorer:
             del fresh
         for name, row in self._trained(params).items():
             scores[f"trained {name}"] = row
-        return scores
+        return {name: row for name, row in scores.items() if row}
 
     def as_metrics(self, scores: Scores) -> dict[str, float]:
         """Flat names for the log; the first feature has the plain ones."""
@@ -110,12 +122,17 @@ class Scorer:
 
     def _trained(self, params: Params) -> Scores:
         rows = {name: self._score(name, params) for name in self._features}
+        assert self._test is not None
         rows[next(iter(rows))] |= self._own(params, self._test)
         return rows
 
     def _own(self, params: Params, source: Source) -> dict[str, float]:
         """What a method's own head gets right; the first entry is what it is for."""
-        return self._accuracy(params, source) if self._logits else {}
+        if self._logits:
+            return self._accuracy(self._placed(self._logits, params), source)
+        if self._segments:
+            return self._pixels(self._placed(self._segments, params), source)
+        return {}
 
     def _score(self, name: str, params: Params) -> dict[str, float]:
         return self._compare(self._placed(self._features[name], params))
@@ -131,11 +148,9 @@ class Scorer:
 
         return encode
 
-    def _accuracy(self, params: Params, source: Source) -> dict[str, float]:
+    def _accuracy(self, logits: Encode, source: Source) -> dict[str, float]:
         """Share of the images whose largest logit is that of their class."""
-        assert self._logits is not None
-        logits = self._placed(self._logits, params)
-        found = self._extract(logits, source, self._config.eval.limit)
+        found = extract_features(logits, source, **self._crops())
         known, wanted = found.features.shape[1], len(source.classes)
         if known != wanted:  # a run that is evaluated on another data set
             self._console.say(
@@ -145,26 +160,40 @@ class Scorer:
             return {}
         return {"accuracy": float((found.features.argmax(-1) == found.labels).mean())}
 
-    def _extract(self, encode: Encode, source: Source, limit: int) -> Features:
+    def _pixels(self, segments: Encode, source: Source) -> dict[str, float]:
+        """Mean IoU and accuracy of the pixels of the images."""
+        try:
+            found = score_segments(segments, source, **self._crops())
+        except ValueError as error:  # a run that is evaluated on another data set
+            self._console.say(f"no mIoU: {error}")
+            return {}
+        return found.as_scores()
+
+    def _crops(self, *, fit: bool = False) -> dict[str, Any]:
+        """How images are shown, and how many at most."""
         part = self._config.eval
-        return extract_features(
-            encode,
-            source,
-            image_size=pair(self._config.data.image_size),
-            crop=part.crop,
-            batch_size=part.batch_size,
-            limit=limit,
-        )
+        return {
+            "image_size": pair(self._config.data.image_size),
+            "crop": part.crop,
+            "batch_size": part.batch_size,
+            "limit": part.fit_limit if fit else part.limit,
+        }
 
     def _compare(self, encode: Encode) -> dict[str, float]:
+        if self._classes < 2:
+            return {}  # its pixels alone have classes
         part = self._config.eval
-        chooses = len(several(part.neighbours)) > 1
-        validation = self._validation if chooses else None
+        choosing = len(several(part.neighbours)) > 1
+
+        def features(source: Source, *, fit: bool = False) -> Features:
+            return extract_features(encode, source, **self._crops(fit=fit))
+
+        assert self._test is not None
         sets = FeatureSets(
-            fit=self._extract(encode, self._fit, part.fit_limit),
-            test=self._extract(encode, self._test, part.limit),
-            validation=self._extract(encode, validation, part.limit)
-            if validation
+            fit=features(self._fit, fit=True),
+            test=features(self._test),
+            validation=features(self._validation)
+            if choosing and self._validation
             else None,
             classes=self._classes,
         )

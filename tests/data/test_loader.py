@@ -32,6 +32,7 @@ class Numbers:
 
     name = "numbers"
     classes = ("even", "odd")
+    pixel_classes = ()
 
     def __init__(self, length: int = 50, bad: tuple[int, ...] = (), seconds: float = 0):
         self._length = length

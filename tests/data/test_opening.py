@@ -80,7 +80,7 @@ def test_parse_split():
 
 
 WRONG = {
-    "unknown source": ("folders", {}, "'synthetic', 'folder' or 'tfds:name'"),
+    "unknown source": ("folders", {}, "'folder', 'pairs' or 'tfds:name'"),
     "tfds without a name": ("tfds:", {}, "'tfds:name'"),
     "no path": ("folder", {}, "a path is needed"),
     "missing path": ("folder", {"path": "nope"}, "'nope' does not exist"),

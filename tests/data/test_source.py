@@ -16,6 +16,7 @@ class Counting:
 
     name = "counting"
     classes = ("a",)
+    pixel_classes = ()
 
     def __init__(self):
         self.reads = 0

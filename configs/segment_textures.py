@@ -1,0 +1,28 @@
+"""Segmentation of the embedded textures; behind the colon stands an encoder, a run.
+
+    python -m sgmae_jax.main --config quickstart --workdir runs/quickstart
+    python -m sgmae_jax.main --config segment_textures:runs/quickstart \
+        --workdir runs/segment_textures
+
+A linear head on frozen tokens; --config.method.head=upernet takes the larger head,
+--config.method.frozen=False tunes the encoder as well. Without the colon the encoder is
+one of random weights, which is what the score must be held against.
+"""
+
+from sgmae_jax.config import shipped
+
+
+def get_config(encoder=""):
+    config = shipped("quickstart", "segment")
+    config.epochs = 2
+    config.data.batch_size = 64
+    config.data.crop_scale = (0.6, 1.0)
+    config.optim.base_lr = 4e-3
+    config.optim.b2 = 0.999
+    config.optim.warmup_epochs = 0.1
+    config.method.encoder = encoder
+    config.method.head_width = 64
+    config.log.pictures = 0
+    config.eval.every = 0
+    config.eval.baselines = False
+    return config
