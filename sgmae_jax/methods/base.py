@@ -182,6 +182,8 @@ class Method(NamedTuple):
         logits: (params, images u8[B,H,W,C]) -> f32[B,classes], for a method that
             classifies; its accuracy is scored beside its features.
         alarms: metric -> what the console says of a window in which it was not 0.
+        decoder: params -> the decoder that belongs to the encoder and predicts pixels,
+            which `export` writes too; None where there is none.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -200,6 +202,7 @@ class Method(NamedTuple):
     given: Callable[[], Params] = dict
     logits: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
     alarms: Mapping[str, str] = MappingProxyType({})
+    decoder: Callable[[Params], PyTree] | None = None
 
 
 def descend(
