@@ -9,7 +9,7 @@ from collections.abc import Sequence
 _USAGE = """\
 python -m sgmae_jax.main --config FILE[:arg] [--workdir DIR] [--config.FIELD=VALUE ...]
 
-Trains, evaluates, analyzes or exports masked autoencoders, as a config says.
+Trains, evaluates, analyzes, exports or imports masked autoencoders, as a config says.
 
   --config FILE[:arg]      a Python file, or the name of a shipped config (quickstart)
   --workdir DIR            run directory; default runs/<config>

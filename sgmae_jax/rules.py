@@ -99,6 +99,14 @@ def name(value: Any) -> str | None:
     return None if isinstance(value, str) and value else "a non-empty string"
 
 
+def sha256(value: Any) -> str | None:
+    """A SHA-256 as `sha256sum` prints it, or nothing."""
+    import re
+
+    good = isinstance(value, str) and re.fullmatch(r"([0-9a-fA-F]{64})?", value)
+    return None if good else "64 hexadecimal digits, or empty"
+
+
 def optional(rule: Rule) -> Rule:
     """None, or what `rule` allows."""
 

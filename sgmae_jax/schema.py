@@ -11,7 +11,7 @@ from sgmae_jax.rules import Field
 FIELDS: dict[str, Field] = {
     "task": Field(
         "pretrain",
-        rules.choice("pretrain", "evaluate", "export", "analyze", "compare"),
+        rules.choice("pretrain", "evaluate", "export", "import", "analyze", "compare"),
         "what to do",
     ),
     "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),
@@ -109,7 +109,29 @@ FIELDS: dict[str, Field] = {
     "checkpoint.allow_data_change": Field(
         False, rules.boolean, "go on with another data set or batch size"
     ),
-    "checkpoint.path": Field("", rules.path, "run to evaluate, export, analyze"),
+    "checkpoint.path": Field(
+        "", rules.path, "run to evaluate, export, analyze; or weights"
+    ),
+    # How weights that are no run of ours are read, and how ours are written.
+    "weights.format": Field(
+        "ours", rules.choice("ours", "timm", "huggingface"), "whose names to export"
+    ),
+    "weights.allow_pickle": Field(
+        False, rules.boolean, "read PyTorch files, by a reader that executes nothing"
+    ),
+    "weights.sha256": Field("", rules.sha256, "of the file to read; empty: any"),
+    "weights.image_size": Field(
+        None, rules.optional(rules.size), "pixels; None: as in the file"
+    ),
+    "weights.channels": Field(
+        None, rules.optional(rules.choice(1, 3, 4)), "None: as in the file"
+    ),
+    "weights.heads": Field(
+        None, rules.optional(rules.integer(1)), "where the file does not say"
+    ),
+    "weights.decoder_heads": Field(
+        None, rules.optional(rules.integer(1)), "where the file does not say"
+    ),
     "log.every": Field(20, rules.integer(1), "steps"),
     "log.pictures": Field(0, rules.integer(0), "steps between pictures; 0: at the end"),
     "log.tensorboard": Field(True, rules.boolean, "write TensorBoard events"),

@@ -215,6 +215,7 @@ def build(config, run: Run) -> Method:
         ),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],
+        decoder=lambda params: params["model"]["decoder"],
         # Generator and discriminator are below 0.1 % and not counted.
         flops=lambda ratio: (
             training_flops(model, ratio) + 2 * whole_macs(scorer, scorer.encoder.depth)

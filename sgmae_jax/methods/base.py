@@ -189,6 +189,8 @@ class Method(NamedTuple):
         segments: (params, images u8[B,H,W,C]) -> i32[B,H,W], the class of every pixel,
             for a method that tells them apart; scored likewise.
         alarms: metric -> what the console says of a window in which it was not 0.
+        decoder: params -> the decoder that belongs to the encoder and predicts pixels,
+            which `export` writes too; None where there is none.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -208,6 +210,7 @@ class Method(NamedTuple):
     logits: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
     segments: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
     alarms: Mapping[str, str] = MappingProxyType({})
+    decoder: Callable[[Params], PyTree] | None = None
 
 
 def descend(

@@ -178,6 +178,7 @@ def build(config, run: Run) -> Method:
         ),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],
+        decoder=lambda params: params["model"]["decoder"],
         flops=flops,
         picture=picture,
         norm_pix=part.norm_pix,

@@ -1,7 +1,7 @@
-"""Frozen encoders from earlier runs, or from exported folders.
+"""Frozen encoders from earlier runs, exported folders, or files of others.
 
 What a run must know of one for ever, its sizes, is kept with the run (`Run.frozen`);
-the folder it came from is read once, when the run begins.
+what it came from is read once, when the run begins.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from sgmae_jax.config import (
 from sgmae_jax.methods.base import Method, Params, Run
 from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.models import Autoencoder, Encoder, resize_positions, sincos_table
-from sgmae_jax.weights.export import CARD, CorruptExport, load_encoder
+from sgmae_jax.weights import (
+    Weights,
+    WeightsError,
+    is_weights,
+    read_weights,
+    wishes,
+)
 
 # The fields of a config that make its autoencoder.
 _FIELDS = ("model.", "data.image_size", "data.channels", "data.mean", "data.std")
@@ -40,8 +46,8 @@ def frozen_config(config, field: str, *, any_grid: bool = False) -> dict[str, An
     Args:
         config: of the run that uses it, whose patches it must take.
         field: dotted name of the field. Its value is a run directory, whose newest
-            sound checkpoint is meant, or a folder as the task `export` writes it (that
-            is what imported weights are kept in).
+            sound checkpoint is meant, or weights as `read_weights` takes them, with
+            the config's section `weights`.
         any_grid: it may have been made for images of another size; its positions then
             become this run's, a table among its parameters (`read_frozen` makes it).
 
@@ -52,7 +58,7 @@ def frozen_config(config, field: str, *, any_grid: bool = False) -> dict[str, An
         ConfigError: there is neither, or it takes other patches.
     """
     path = flatten(config)[field]
-    found, model = _described(field, path)
+    found, model = _described(config, field)
     if any_grid:
         size = {"data.image_size": pair(config.data.image_size)}
         found = {**found, **size, "model.positions": "learned"}
@@ -67,18 +73,18 @@ def frozen_config(config, field: str, *, any_grid: bool = False) -> dict[str, An
     return found
 
 
-def _described(field: str, path: str) -> tuple[dict[str, Any], Autoencoder]:
+def _described(config, field: str) -> tuple[dict[str, Any], Autoencoder]:
     """What a network says of itself: the fields of its config, and what they make."""
-    source, _ = _find(field, path)
+    path = flatten(config)[field]
     try:
-        flat = json.loads(source.read_text())
-        flat = flat["config"] if source.name == CARD else flat
+        flat = _find(config, field)[0]()
         found = {name: flat[name] for name in flat if name.startswith(_FIELDS)}
         model = frozen_model(found)
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"config.{field} = {path!r}: its {source.name} does not say what its "
-            f"model is: {error}"
+            f"config.{field} = {path!r}: does not say what its model is: {error}"
         ) from None
     return found, model
 
@@ -104,20 +110,16 @@ def read_frozen(config, field: str, model: Autoencoder) -> PyTree:
         NoUsableCheckpoint: the run has no sound checkpoint.
     """
     path = flatten(config)[field]
-    _, read = _find(field, path)
-    try:
-        found = read(Path(path))
-    except CorruptExport as error:
-        raise ConfigError(f"config.{field} = {path!r}: {error}") from None
+    found = _find(config, field)[1]()
     if model.encoder.positions == "learned":
-        theirs = _described(field, path)[1].encoder
+        theirs = _described(config, field)[1].encoder
         try:
             found = _with_positions(found, theirs, model.grid)
         except ValueError as error:
             raise ConfigError(f"config.{field} = {path!r}: {error}") from None
     wanted = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
-    if wrong := _difference(found, wanted):
-        raise ConfigError(f"config.{field} = {path!r}: {wrong}")
+    if wrong := difference(found, wanted):
+        raise ConfigError(f"config.{field} = {path!r}: the encoder's {wrong}")
     return found
 
 
@@ -128,21 +130,28 @@ def _with_positions(params: PyTree, theirs: Encoder, grid: tuple[int, int]) -> P
     return {**params, "pos_embed": resize_positions(table, theirs.grid, grid)}
 
 
-def _find(field: str, path: str) -> tuple[Path, Callable[[Path], PyTree]]:
-    """The file that says what the network is, and how its weights are read."""
+def _find(
+    config, field: str
+) -> tuple[Callable[[], dict[str, Any]], Callable[[], PyTree]]:
+    """How to read what the network is, and how its encoder."""
+    path = flatten(config)[field]
     folder = Path(path)
-    if (folder / CARD).is_file():
-        return folder / CARD, _read_export
     if (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
-        return folder / "config.json", _read_run
-    raise ConfigError(
-        f"config.{field} = {path!r}: must be a run directory with checkpoints, or a "
-        "folder with an exported encoder"
-    )
+        says = folder / "config.json"
+        return lambda: json.loads(says.read_text()), lambda: _read_run(folder)
+    if not path or not is_weights(folder):
+        raise ConfigError(
+            f"config.{field} = {path!r}: must be a run directory with checkpoints, an "
+            "exported folder, or a file or folder of weights"
+        )
 
+    def weights() -> Weights:
+        try:
+            return read_weights(folder, **wishes(config))
+        except WeightsError as error:
+            raise ConfigError(f"config.{field}: {error}") from None
 
-def _read_export(folder: Path) -> PyTree:
-    return load_encoder(folder)[0]
+    return lambda: weights().fields, lambda: weights().parts["encoder"]
 
 
 def read_run(folder: Path) -> tuple[Any, Method, Params]:
@@ -174,8 +183,13 @@ def _read_run(folder: Path) -> PyTree:
     return method.encoder(params)
 
 
-def _difference(found: PyTree, wanted: PyTree) -> str | None:
-    """The first leaf that is missing, too many, or of another shape; in words."""
+def difference(found: PyTree, wanted: PyTree) -> str | None:
+    """The first leaf that is missing, too many, or of another shape; in words.
+
+    Args:
+        found: of an encoder or decoder.
+        wanted: arrays or `ShapeDtypeStruct` as its config makes them.
+    """
 
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -188,7 +202,7 @@ def _difference(found: PyTree, wanted: PyTree) -> str | None:
     for name in sorted(have.keys() | want.keys()):
         if have.get(name) != want.get(name):
             return (
-                f"the encoder's {name} is {have.get(name, 'absent')}, its config makes "
+                f"{name} is {have.get(name, 'absent')}, its config makes "
                 f"it {want.get(name, 'absent')}"
             )
     return None

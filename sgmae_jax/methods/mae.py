@@ -53,6 +53,7 @@ def build(config, run: Run) -> Method:
         updates=(Update(("model",), descend(("model",), loss), optimizer),),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],
+        decoder=lambda params: params["model"]["decoder"],
         flops=lambda ratio: training_flops(model, ratio),
         picture=picture,
         norm_pix=config.method.norm_pix,

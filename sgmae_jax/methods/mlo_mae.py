@@ -3,8 +3,7 @@
 Three levels. The autoencoder learns to fill what the masking network hides; a head
 learns to classify what the encoder makes of whole images; the masking network learns
 to make that head right on images which neither has trained on. How its loss depends on
-its weights, through the other two levels' solutions, says the implicit function
-theorem (see `sgmae_jax.bilevel`).
+its weights, through both others' solutions, the implicit function theorem says.
 
 Reference: Guo et al., Downstream Task Guided Masking Learning in Masked Autoencoders
 Using Multi-Level Optimization (TMLR 2025); Alexiland/MLO-MAE.
@@ -385,6 +384,7 @@ def build(config, run: Run) -> Method:
         updates=tuple(updates),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],
+        decoder=lambda params: params["model"]["decoder"],
         flops=flops,
         picture=picture,
         norm_pix=part.norm_pix,

@@ -138,6 +138,7 @@ def build(config, run: Run) -> Method:
             "student": pooled_features(model, config.eval.pool),
         },
         encoder=lambda params: params["teacher"]["encoder"],
+        decoder=lambda params: params["teacher"]["decoder"],
         flops=lambda ratio: (
             training_flops(model, ratio) + 2 * forward_macs(model, ratio)
         ),

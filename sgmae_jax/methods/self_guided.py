@@ -213,6 +213,7 @@ def build(config, run: Run) -> Method:
         updates=(Update(("model",), descend(("model",), loss), optimizer),),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],
+        decoder=lambda params: params["model"]["decoder"],
         flops=flops,
         picture=picture,
         norm_pix=part.norm_pix,

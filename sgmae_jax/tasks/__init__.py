@@ -9,7 +9,7 @@ from typing import Any
 from sgmae_jax.tasks.analyze import analyze, series_of_run
 from sgmae_jax.tasks.compare import compare
 from sgmae_jax.tasks.evaluate import evaluate
-from sgmae_jax.tasks.export import export
+from sgmae_jax.tasks.export import export, import_
 from sgmae_jax.tasks.restore import restore_run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.loop import pretrain
@@ -18,6 +18,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "export": export,
+    "import": import_,
     "analyze": analyze,
     "compare": compare,
 }

@@ -11,7 +11,7 @@ import jax
 from sgmae_jax.analysis.gallery import write_gallery
 from sgmae_jax.analysis.series import Final, Series, study_run
 from sgmae_jax.config import ConfigError, assign, config_of_run, validate
-from sgmae_jax.tasks.restore import init_key, restore_run
+from sgmae_jax.tasks.restore import init_key, restore_run, takes_weights
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.inputs import open_config_source
 from sgmae_jax.training.workdir import write_json
@@ -47,7 +47,13 @@ def series_of_run(
 def _study(config, workdir: pathlib.Path, console: Console) -> Series:
     if jax.process_count() > 1:
         raise ConfigError("config.task = 'analyze': must run in a single process")
-    folder = pathlib.Path(config.checkpoint.path or workdir) / "checkpoints"
+    run_directory = pathlib.Path(config.checkpoint.path or workdir)
+    if takes_weights(run_directory):
+        raise ConfigError(
+            f"config.checkpoint.path = {str(run_directory)!r}: must be a run "
+            "directory, weights have no checkpoints to analyze"
+        )
+    folder = run_directory / "checkpoints"
     step, config, method, params, meta = restore_run(config, workdir, console)
     frozen = {name: params[name] for name in meta["run"].get("frozen", {})}
     return study_run(
