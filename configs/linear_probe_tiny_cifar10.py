@@ -5,8 +5,8 @@
 
 MAE's recipe, made short: 10 epochs of batches of 512. LARS moves the weights by shares
 of themselves, so what counts is the peak of its rate: it is MAE's 6.4, not what a batch
-of 512 would scale it down to. Crops are mild, as the pictures are small already. Without
-the colon the encoder is a random one: the floor.
+of 512 would scale it down to. Crops are mild, as the pictures are small already.
+Without the colon the encoder is a random one: the floor.
 """
 
 from sgmae_jax.config import shipped

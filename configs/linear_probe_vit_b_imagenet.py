@@ -3,10 +3,10 @@
     python -m sgmae_jax.main --config linear_probe_vit_b_imagenet:runs/mae_vit_b \
         --config.data.path=imagenet --workdir runs/linear_probe_vit_b
 
-MAE's published recipe (paper, table 10; facebookresearch/mae FINETUNE.md): 67.8 % of its
-released encoder of 1600 epochs, with this code's norm of patches. 35 GFLOP an image, a
-forward pass: about 3 hours on one H200 at 40 % utilisation, if the input keeps up. Where
-16384 images do not fit, `optim.accumulate` shows them to the encoder in parts.
+MAE's published recipe (paper, table 10; facebookresearch/mae FINETUNE.md): 67.8 % from
+its released encoder of 1600 epochs. 35 GFLOP an image, a forward pass: about 3 hours on
+one H200 at 40 % utilisation, if the input keeps up. Where 16384 images do not fit,
+`optim.accumulate` shows them to the encoder in parts.
 """
 
 from sgmae_jax.config import shipped
