@@ -68,8 +68,7 @@ def fit_channels(
     """A patch kernel for images of another number of channels.
 
     One channel gets the sum over the old ones, which a grey image repeated in each
-    would have met. More get the old ones in turn, scaled so that an image of equal
-    channels gives what it gave.
+    would have met. More get the old ones in turn, scaled by the ratio of the numbers.
 
     Args:
         kernel: of patches in (row, column, channel) order.

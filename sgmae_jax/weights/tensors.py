@@ -110,11 +110,13 @@ def _read_parts(folder: Path, allow_pickle: bool, sha256: str) -> Tensors:
     try:
         places = dict(json.loads((folder / INDEX).read_bytes())["weight_map"])
         parts = sorted(set(places.values()))
-        safe = all(Path(part).name == part for part in parts) and bool(parts)
+        safe = bool(parts) and all(
+            Path(part).name == part and part.endswith(".safetensors") for part in parts
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{where}: damaged: {error!r}") from None
     if not safe:
-        raise WeightsError(f"{where}: names files outside of its folder")
+        raise WeightsError(f"{where}: names no parts, or files outside of its folder")
     found = _read([folder / part for part in parts], allow_pickle, sha256)
     if wrong := sorted(places.keys() ^ found.arrays.keys()):
         raise WeightsError(f"{where}: {wrong[0]} is in the index or the files alone")

@@ -52,7 +52,8 @@ def test_round_trip_is_bit_equal(params, tmp_path):
     assert card["config"]["model"] == {"width": 8, "patch_size": [4, 4]}
     assert card["scores"] == {"knn": 0.5, "probe": 0.25}
     assert card["parameters"] == 48 * 8 + 8 + 8 + 2 * 8 * 24 + 3 + 1
-    assert card["tensors"]["half"] == {"shape": [3], "dtype": "float16"}
+    of_file = card["tensors"]["encoder.safetensors"]
+    assert of_file["half"] == {"shape": [3], "dtype": "float16"}
 
 
 def test_transposed_arrays_are_written_as_they_read(tmp_path):
