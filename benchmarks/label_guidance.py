@@ -30,6 +30,7 @@ LABELS = 10_000  # images that encoders are fine-tuned on
 # Scores are made once, after training, on test images.
 ONCE: dict[str, object] = {
     "eval.every": 0,
+    "eval.choose_best": False,
     "eval.baselines": False,
     "eval.fit_split": "train",
     "eval.split": "test",

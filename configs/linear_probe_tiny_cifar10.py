@@ -22,5 +22,11 @@ def get_config(encoder=""):
     config.optim.base_lr = 3.2
     config.optim.warmup_epochs = 1
     config.optim.weight_decay = 0.0
+    # The best step by held-out training images is scored, once, on the test images.
+    config.eval.every = 90
+    config.eval.choose_best = True
+    config.eval.fit_split = "train[:95%]"
+    config.eval.validation_split = "train[95%:]"
+    config.eval.split = "test"
     config.method.encoder = encoder
     return config
