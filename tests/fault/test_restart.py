@@ -132,6 +132,7 @@ METHODS = {
     "cl_mae": {"method__masker_depth": 1, "method__masker_heads": 2},
     "automae": {"method__temperature_end": 0.5},
     "mlo_mae": {"method__every": 4, "method__solver": "identity"},
+    "segment": {"method__frozen": False, "method__drop_path": 0.1},
 }
 
 
