@@ -142,6 +142,13 @@ METHODS = {
         "data__rand_augment": "(9,0.5)",
     },
     "linear_probe": {"optim__base_lr": 8.0, "data__crop_clip": True},
+    "segment": {
+        "method__frozen": False,
+        "method__drop_path": 0.1,
+        "eval__every": 10,
+        "eval__choose_best": True,
+        "eval__validation_split": "train[19990:]",
+    },
 }
 
 
