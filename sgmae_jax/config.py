@@ -81,15 +81,20 @@ def config_of_run(task: str, run: str) -> ml_collections.ConfigDict:
 
     Args:
         task: what to do with the run.
-        run: its directory, or empty where `checkpoint.path` is given later.
+        run: its directory, or weights that were exported; empty where
+            `checkpoint.path` is given later.
     """
     config = default_config()
     config.task = task
     config.checkpoint.path = run
     config.data.source = None  # the run's own
-    saved = pathlib.Path(run, "config.json")
-    if run and saved.is_file():
-        for name, value in json.loads(saved.read_text()).items():
+    for file in ("config.json", "card.json"):
+        saved = pathlib.Path(run, file)
+        if not run or not saved.is_file():
+            continue
+        found = json.loads(saved.read_text())
+        # A card holds the config of the run that was exported.
+        for name, value in (found.get("config") or found).items():
             if name.startswith(("eval.", "analyze.")):
                 assign(config, name, value)
     return config

@@ -153,6 +153,16 @@ def test_evaluate_and_export_know_a_run_by_its_directory(finished, tmp_path, cap
     card = json.loads((tmp_path / "out" / "export" / "card.json").read_text())
     assert card["method"] == "mae" and card["step"] == 8
 
+    exported = tmp_path / "out" / "export"
+    assert (exported / "decoder.safetensors").is_file()
+    words = ["--config", f"evaluate:{exported}", "--workdir", str(tmp_path / "again")]
+    assert main(words) == 0
+    again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert again["step"] == 8
+    assert again["scores"]["trained encoder"] == trained["trained encoder"]
+    words = ["--config", f"export:{finished}", "--workdir", str(tmp_path / "no")]
+    assert main([*words, "--config.weights.channels=1"]) == 2
+
 
 def test_evaluating_nothing_is_one_line(tmp_path, capsys):
     words = ["--config", "evaluate", "--workdir", str(tmp_path / "scores")]

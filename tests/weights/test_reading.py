@@ -221,13 +221,15 @@ def test_heads_are_known_usual_or_asked_for(tmp_path):
     folder = export(usual, parts, tmp_path / "usual", "timm")
     assert read_weights(folder / "model.safetensors").fields["model.heads"] == 3
     odd = save(named(folder=tmp_path), tmp_path / "odd.safetensors")
-    with pytest.raises(WeightsError, match="width of 24: config.weights.heads must"):
+    with pytest.raises(WeightsError, match=r"width of 24: config\.weights\.heads must"):
         read_weights(odd)
-    with pytest.raises(WeightsError, match="config.weights.decoder_heads must"):
+    with pytest.raises(WeightsError, match=r"config\.weights\.decoder_heads must"):
         read_weights(odd, heads=3)
     with pytest.raises(WeightsError, match="multiple of 4 and of heads, 5"):
         read_weights(odd, heads=5)
-    with pytest.raises(WeightsError, match="says heads = 3, config.weights.heads = 4"):
+    with pytest.raises(
+        WeightsError, match=r"says heads = 3, config\.weights\.heads = 4"
+    ):
         read_weights(folder, heads=4)
     ours = export(usual, parts, tmp_path / "ours")
     with pytest.raises(WeightsError, match="says heads = 3"):
@@ -277,5 +279,5 @@ def test_other_channels(form, tmp_path):
     np.testing.assert_allclose(new, old[:, [0, 1, 2, 0]] * 0.75, rtol=1e-6)
     four = config_of(data__channels=4, data__mean=(0.5,) * 4, data__std=(1.0,) * 4)
     folder = export(four, random_parts(four), tmp_path / "four", form)
-    with pytest.raises(WeightsError, match="patch_embed.kernel is for 4 channels"):
+    with pytest.raises(WeightsError, match=r"patch_embed\.kernel is for 4 channels"):
         read_weights(folder, channels=3)
