@@ -180,6 +180,8 @@ def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
     assert interrupted(torn, number, random.Random(3), sig, 40, **changes) == number
     assert tiny.losses(torn) == expected
     assert arrays(torn, 40) == arrays(tmp_path / "whole", 40)
+    scores = [tmp_path / run / "scores.json" for run in ("whole", "torn")]
+    assert scores[0].read_text() == scores[1].read_text()
 
 
 @pytest.mark.parametrize(
