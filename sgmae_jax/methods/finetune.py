@@ -34,7 +34,7 @@ from sgmae_jax.rules import Field, choice, number
 
 FIELDS = {
     "name": Field("finetune", rules.name, "this method"),
-    "encoder": Field("", rules.path, "a run or an exported encoder; empty: random"),
+    "encoder": Field("", rules.path, "a run or weights; empty: random"),
     "pool": Field("mean", choice("mean", "cls"), "what the head reads"),
     "label_smoothing": Field(0.0, number(0, 1, high_open=True), "of the targets"),
     "layer_decay": Field(

@@ -29,8 +29,9 @@ from sgmae_jax.weights.fit import (
     with_positions,
     without_fixed_positions,
 )
-from sgmae_jax.weights.foreign import agreed, described, single, translate
+from sgmae_jax.weights.foreign import agreed, single, translate
 from sgmae_jax.weights.names import Part
+from sgmae_jax.weights.said import described
 from sgmae_jax.weights.tensors import INDEX, PICKLED, WEIGHTS, read_tensors
 
 
