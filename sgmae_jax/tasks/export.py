@@ -57,6 +57,8 @@ def _write(
         },
         "scores": json.loads(scores_file.read_text()) if scores_file.exists() else {},
     }
+    # What was exported once keeps what was known of it.
+    card |= meta.get("card", {})
     if "weights" in meta:
         card["weights"] = meta["weights"]
         _tell(console, meta["weights"], config)
