@@ -159,6 +159,12 @@ def test_evaluate_and_export_know_a_run_by_its_directory(finished, tmp_path, cap
     assert main(words) == 0
     again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
     assert again["step"] == 8
+    words = ["--config", f"export:{exported}", "--workdir", str(tmp_path / "hf")]
+    assert main([*words, "--config.weights.format=huggingface"]) == 0
+    second = json.loads((tmp_path / "hf" / "export" / "card.json").read_text())
+    for name in ("method", "step", "scores", "data_fingerprint"):
+        assert second[name] == card[name]
+    assert second["config"]["data.source"] == "synthetic"
     assert again["scores"]["trained encoder"] == trained["trained encoder"]
     words = ["--config", f"export:{finished}", "--workdir", str(tmp_path / "no")]
     assert main([*words, "--config.weights.channels=1"]) == 2

@@ -14,7 +14,7 @@ from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.models import Autoencoder
 from sgmae_jax.rules import Field
 
-FIELD = Field("", rules.path, "a run or an exported encoder; empty: random")
+FIELD = Field("", rules.path, "a run or weights; empty: random")
 _NAME = "method.encoder"
 _COMPUTE = ("dtype", "attention", "unroll", "remat")
 

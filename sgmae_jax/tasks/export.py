@@ -14,6 +14,8 @@ from sgmae_jax.tasks.restore import restore_run, takes_weights
 from sgmae_jax.training.console import Console
 from sgmae_jax.weights import write_weights
 
+_NETWORK = ("model.", "data.mean", "data.std")
+
 
 def export(config, workdir: pathlib.Path, console: Console) -> None:
     """Writes encoder and decoder of a checkpoint or of weights as safetensors."""
@@ -36,9 +38,10 @@ def _write(
 ) -> None:
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
     step, config, method, params, meta = restore_run(config, workdir, console)
-    # A network that the run took from a file has that file's sizes.
+    # A network that the run took from a file has that file's sizes and statistics.
     for field, value in meta["run"].get("frozen", {}).get("model", {}).items():
-        assign(config, field, value)
+        if field.startswith(_NETWORK):
+            assign(config, field, value)
     parts = {"encoder": jax.device_get(method.encoder(params))}
     if method.decoder is not None:
         parts["decoder"] = jax.device_get(method.decoder(params))
@@ -48,18 +51,19 @@ def _write(
         "method": config.method.name,
         "step": step,
         "data_fingerprint": meta["data"]["fingerprint"],
-        "config": {**meta["config"], **_network(config)},
+        "config": {
+            **meta["config"],
+            **{k: v for k, v in flatten(config).items() if k.startswith(_NETWORK)},
+        },
         "scores": json.loads(scores_file.read_text()) if scores_file.exists() else {},
     }
+    # What was exported once keeps what was known of it.
+    card |= meta.get("card", {})
     if "weights" in meta:
         card["weights"] = meta["weights"]
         _tell(console, meta["weights"], config)
     folder = write_weights(form, config, parts, card, workdir / name)
     console.say(f"{' and '.join(parts)} of step {step}: {folder}")
-
-
-def _network(config) -> dict[str, Any]:
-    return {k: v for k, v in flatten(config).items() if k.startswith("model.")}
 
 
 def _tell(console: Console, origin: dict[str, Any], config) -> None:

@@ -102,6 +102,8 @@ def _restore_weights(config, path: pathlib.Path):
             "left_out": list(weights.left_out),
         },
     }
+    if card and config.weights.image_size is None and config.weights.channels is None:
+        meta["card"] = {name: card[name] for name in ("method", "scores")}
     return card.get("step", 0), merged, method, params, meta
 
 

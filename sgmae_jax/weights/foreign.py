@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sgmae_jax.config import pair
 from sgmae_jax.rules import per_channel
 from sgmae_jax.schema import FIELDS
 from sgmae_jax.weights.errors import WeightsError, some
@@ -27,6 +26,7 @@ from sgmae_jax.weights.names import (
     one_spelling,
     to_ours,
 )
+from sgmae_jax.weights.said import HUGGINGFACE_EPS, Said
 
 # What sits on top of an encoder: no part of a masked autoencoder.
 _ON_TOP = re.compile(
@@ -35,33 +35,9 @@ _ON_TOP = re.compile(
 # Width -> heads, of the sizes that everybody uses.
 _USUAL_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 _USUAL_DECODER_HEADS = {512: 16}
-_HUGGINGFACE_EPS = 1e-12  # the default of its ViTConfig and ViTMAEConfig
-# timm's arguments that make another network than names and shapes tell.
-_OTHER_NETWORKS = ("act_layer", "norm_layer", "block_fn", "attn_layer", "mlp_layer")
+_EPS: dict[Naming, float] = {"timm": TIMM_EPS, "huggingface": HUGGINGFACE_EPS}
 # Of a network without decoder: ours always has one, this is the smallest.
 _NO_DECODER = {"decoder_width": 4, "decoder_depth": 1, "decoder_heads": 1}
-
-
-class Said(NamedTuple):
-    """What stands beside the weights; None: nothing.
-
-    Attributes:
-        heads: of the encoder.
-        decoder_heads: of the decoder.
-        norm_eps: of every norm.
-        image_size: (height, width) in pixels.
-        mean: a channel, of pixels in [0, 1].
-        std: likewise.
-        norm_pix: whether the decoder predicts patches by their own deviation.
-    """
-
-    heads: int | None = None
-    decoder_heads: int | None = None
-    norm_eps: float | None = None
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    norm_pix: bool | None = None
 
 
 class Translated(NamedTuple):
@@ -78,24 +54,6 @@ class Translated(NamedTuple):
     parts: dict[Part, dict[str, Any]]
     naming: Naming
     left_out: tuple[str, ...]
-
-
-def described(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Said:
-    """What a folder's JSON files say of the network.
-
-    Args:
-        config: config.json, of timm or Hugging Face; may be empty.
-        processor: preprocessor_config.json; may be empty.
-
-    Raises:
-        WeightsError: they describe another kind of network, or nothing sensible.
-    """
-    try:
-        if "architecture" in config:
-            return _of_timm(config)
-        return _of_huggingface(config, processor) if config else Said()
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise WeightsError(f"its config makes no sense: {error!r}") from None
 
 
 def translate(
@@ -138,8 +96,7 @@ def translate(
         "model.depth": sizes["encoder"].depth,
         "model.heads": _heads("heads", letters["D"], said.heads, heads, _USUAL_HEADS),
         "model.mlp_ratio": _ratio(letters["M"], letters["D"]),
-        "model.norm_eps": said.norm_eps
-        or (TIMM_EPS if naming == "timm" else _HUGGINGFACE_EPS),
+        "model.norm_eps": _EPS[naming] if said.norm_eps is None else said.norm_eps,
         "data.image_size": single((grid[0] * patch[0], grid[1] * patch[1])),
         "data.channels": channels,
         "data.mean": statistics[0],
@@ -331,56 +288,3 @@ def _statistics(said: Said, channels: int) -> list[tuple[float, ...]]:
 def single(size: tuple[int, int]) -> int | tuple[int, int]:
     """A size field as people write it: one number for a square."""
     return size[0] if size[0] == size[1] else size
-
-
-def _of_timm(config: Mapping[str, Any]) -> Said:
-    arguments = dict(config.get("model_args") or {})
-    # Older files have the fields of `pretrained_cfg` at the top.
-    about = config.get("pretrained_cfg") or config
-    for name in _OTHER_NETWORKS:
-        if arguments.get(name) is not None:
-            raise WeightsError(f"its config sets {name}, which is no plain ViT's")
-    size = arguments.get("img_size")
-    if size is None and about.get("input_size"):
-        size = about["input_size"][1:]
-    return Said(
-        heads=arguments.get("num_heads"),
-        decoder_heads=config.get("decoder_num_heads"),
-        image_size=_pair(size),
-        mean=_numbers(about.get("mean")),
-        std=_numbers(about.get("std")),
-    )
-
-
-def _of_huggingface(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Said:
-    if config["model_type"] not in ("vit", "vit_mae"):
-        raise WeightsError(
-            f"its config's model_type is {config['model_type']!r}, not vit or vit_mae"
-        )
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise WeightsError(f"its hidden_act is {config['hidden_act']!r}, not gelu")
-    plain = processor.get("do_normalize", True)
-    channels = config.get("num_channels", 3)
-    mean, std = processor.get("image_mean"), processor.get("image_std")
-    return Said(
-        heads=config["num_attention_heads"],
-        decoder_heads=config.get("decoder_num_attention_heads"),
-        norm_eps=float(config.get("layer_norm_eps", _HUGGINGFACE_EPS)),
-        image_size=_pair(config.get("image_size")),
-        mean=_numbers(mean) if plain else (0.0,) * channels,
-        std=_numbers(std) if plain else (1.0,) * channels,
-        norm_pix=config.get("norm_pix_loss"),
-    )
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    complaint = FIELDS["data.image_size"].rule(size)
-    if complaint:
-        raise WeightsError(f"its image size, {size!r}, must be {complaint}")
-    return pair(size)
-
-
-def _numbers(values: Any) -> tuple[float, ...] | None:
-    return None if values is None else tuple(map(float, values))

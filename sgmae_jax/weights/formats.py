@@ -44,14 +44,14 @@ def write_weights(
         decoder = parts.get("decoder")
         return export_encoder(parts["encoder"], card, directory, decoder=decoder)
     if form == "timm":
-        files = {WEIGHTS: _named("timm", "encoder", config, parts)}
+        files = {WEIGHTS: named("timm", "encoder", config, parts)}
         if "decoder" in parts:
-            files[DECODER] = _named("timm", "decoder", config, parts)
+            files[DECODER] = named("timm", "decoder", config, parts)
         notes = {CONFIG: _timm_config(config, parts)}
     else:
         tensors: dict[str, Any] = {}
         for part in parts:
-            tensors |= _named("huggingface", part, config, parts)
+            tensors |= named("huggingface", part, config, parts)
         if "decoder" not in parts:
             # A bare ViTModel has no prefix.
             tensors = {name.removeprefix("vit."): a for name, a in tensors.items()}
@@ -63,9 +63,17 @@ def write_weights(
     return write_folder(files, notes, card, directory)
 
 
-def _named(
+def named(
     naming: Naming, part: Part, config, parts: Mapping[Part, Any]
 ) -> dict[str, Any]:
+    """A part's tensors by their names.
+
+    Args:
+        naming: theirs.
+        part: encoder or decoder.
+        config: of the model.
+        parts: our trees of NumPy arrays.
+    """
     tree = with_positions(parts[part], grid_of(config))
     rows, columns = pair(config.model.patch_size)
     depth, hidden = tree["blocks"]["mlp"]["fc1"]["bias"].shape

@@ -29,8 +29,9 @@ from sgmae_jax.weights.fit import (
     with_positions,
     without_fixed_positions,
 )
-from sgmae_jax.weights.foreign import agreed, described, single, translate
+from sgmae_jax.weights.foreign import agreed, single, translate
 from sgmae_jax.weights.names import Part
+from sgmae_jax.weights.said import described
 from sgmae_jax.weights.tensors import INDEX, PICKLED, WEIGHTS, read_tensors
 
 
@@ -102,14 +103,15 @@ def read_weights(
             found = _ours(path, card, sha256, heads, decoder_heads)
         else:
             tensors = read_tensors(path, allow_pickle=allow_pickle, sha256=sha256)
-            for name, digest in tensors.files.items() if card else ():
-                check_file(card or {}, name, digest)
+            if card is not None:
+                for name, digest in tensors.files.items():
+                    check_file(card, name, digest)
             said = described(_note(path, CONFIG, card), _note(path, PREPROCESSOR, card))
             taken = translate(
                 tensors.arrays, said, heads=heads, decoder_heads=decoder_heads
             )
             found = Weights(
-                taken.fields,
+                _fields_of(card, "data.") | taken.fields,
                 taken.parts,
                 taken.naming,
                 tensors.files,
@@ -143,12 +145,8 @@ def _ours(
     decoder = load_decoder(folder)
     if decoder is not None:
         parts["decoder"] = decoder
+    fields = _fields_of(card, "data.", "model.", "method.norm_pix")
     try:
-        fields = {
-            name: value
-            for name, value in card["config"].items()
-            if name.startswith(("model.", "data.")) or name == "method.norm_pix"
-        }
         part = {name.removeprefix("model."): fields[name] for name in fields}
         size = encoder_size(part["preset"], part["width"], part["depth"], part["heads"])
         agreed("heads", size.heads, heads)
@@ -158,6 +156,14 @@ def _ours(
             f"{CARD} does not say what its model is: {error!r}"
         ) from None
     return Weights(fields, parts, "ours", files, (), card)
+
+
+def _fields_of(card: Mapping[str, Any] | None, *prefixes: str) -> dict[str, Any]:
+    """Fields of the config that a card holds; none without a card."""
+    fields = (card or {}).get("config", {})
+    if not isinstance(fields, dict):
+        raise WeightsError(f"{CARD} holds no config")
+    return {name: fields[name] for name in fields if name.startswith(prefixes)}
 
 
 def _note(path: Path, name: str, card: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def _read(files: list[Path], allow_pickle: bool, sha256: str) -> Tensors:
             raise WeightsError(f"{file}: its SHA-256 is {hashes[file.name]}")
         try:
             found = _parse(payload, file.suffix == ".safetensors", allow_pickle)
+            if not all(name.isprintable() for name in found):
+                raise WeightsError("has names that cannot be printed")
             if again := arrays.keys() & found.keys():
                 raise WeightsError(f"{min(again)} is in another file too")
             arrays |= {name: _plain(name, array) for name, array in found.items()}

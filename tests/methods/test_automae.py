@@ -184,7 +184,7 @@ def test_the_first_stage_must_be_there_and_fit(scorer, tmp_path):
         ("", "must name the first stage"),
         ("nowhere", "must be a run directory"),
         (other, "must take this run's patches"),
-        (str(coloured), "does not say what its model is"),
+        (str(coloured), r"card\.json is damaged"),
         (str(empty), "does not say what its model is"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -6,10 +6,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sgmae_jax.config import pair
 from sgmae_jax.models import resize_positions, sincos_table
-from sgmae_jax.weights import WeightsError, read_weights
+from sgmae_jax.weights import WeightsError, formats, read_weights
+from sgmae_jax.weights.foreign import translate
+from sgmae_jax.weights.said import described
 from sgmae_jax.weights.tensors import read_tensors
 from tests.golden.conversion import from_theirs
 from tests.weights.networks import (
@@ -89,6 +93,10 @@ def save(tensors, path):
 
 
 ASKED = {"heads": 3, "decoder_heads": 2}  # widths that are not usual
+
+
+_PARTS = random_parts(config_of())
+TENSORS = formats.named("timm", "encoder", config_of(), _PARTS)
 
 
 def test_the_authors_file_is_read(tmp_path):
@@ -234,6 +242,30 @@ def test_heads_are_known_usual_or_asked_for(tmp_path):
     ours = export(usual, parts, tmp_path / "ours")
     with pytest.raises(WeightsError, match="says heads = 3"):
         read_weights(ours, heads=4)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inside: st.lists(inside, max_size=4),
+)
+KEYS = ("architecture", "model_args", "pretrained_cfg", "mean", "input_size")
+KEYS += ("model_type", "num_attention_heads", "layer_norm_eps", "image_size")
+KEYS += ("num_channels", "img_size", "num_heads", "std", "norm_layer", "hidden_act")
+ONE = st.dictionaries(st.sampled_from(KEYS), ANY)
+
+
+@given(
+    st.dictionaries(st.sampled_from(KEYS), ANY | ONE),
+    st.dictionaries(st.sampled_from(["image_mean", "image_std", "do_normalize"]), ANY),
+    st.sampled_from([{}, {"model_type": "vit", "num_attention_heads": 3}]),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_config_of_anything_is_understood_or_refused(config, processor, sound):
+    try:
+        said = described(config | sound, processor)
+        translate(TENSORS, said, **ASKED)
+    except WeightsError as error:
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -4,14 +4,18 @@ import json
 import os
 import pickle
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sgmae_jax.config import ConfigError, config_of_run, default_config
 from sgmae_jax.main import main
 from sgmae_jax.methods.frozen import frozen_config, frozen_model, read_frozen
+from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.weights import read_weights
 from sgmae_jax.weights.tensors import read_tensors
+from tests.methods.cases import build, tiny_config
 from tests.weights.networks import assert_same, config_of, export, random_parts
 from tests.weights.test_pickled import Reduced
 from tests.weights.torchfiles import archive, torch_file
@@ -126,6 +130,24 @@ def test_fine_tuning_begins_from_a_foreign_file(authors, parts, tmp_path):
     config.weights.update({"allow_pickle": True, "heads": 3, "decoder_heads": 2})
     model = frozen_model(frozen_config(config, "method.encoder"))
     assert_same(read_frozen(config, "method.encoder", model), parts["encoder"])
+
+
+@pytest.mark.parametrize(
+    "name", ["mae", "self_guided", "rc_mae", "cl_mae", "mlo_mae", "supervised_mae"]
+)
+def test_methods_that_predict_pixels_have_a_decoder_to_export(name):
+    config = tiny_config(name)
+    method = build(config, classes=3)
+    params = jax.eval_shape(method.init, jax.random.key(0))
+    model = make_autoencoder(config)
+    wanted = jax.eval_shape(model.init, jax.random.key(0))
+    found = {"encoder": method.encoder(params), "decoder": method.decoder(params)}
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
+
+
+@pytest.mark.parametrize("name", ["dbot", "finetune"])
+def test_others_have_none(name):
+    assert build(tiny_config(name), classes=3).decoder is None
 
 
 def hostile_pickle():

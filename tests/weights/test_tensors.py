@@ -12,7 +12,7 @@ import safetensors.numpy
 from sgmae_jax.weights import WeightsError, read_weights
 from sgmae_jax.weights.tensors import read_tensors
 from tests.weights.networks import config_of, export, random_parts
-from tests.weights.torchfiles import torch_file
+from tests.weights.torchfiles import Name, archive, program, torch_file
 
 TREE = {"w": np.float32([[1, 2], [3, 4]]), "b": np.float16([5, 6])}
 SOUND = safetensors.numpy.save(TREE)
@@ -92,6 +92,26 @@ def test_every_flip_in_the_header_and_every_cut_is_found(tmp_path):
     for cut in range(len(SOUND)):
         path.write_bytes(SOUND[:cut])
         refused(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\nerror: b", "\x1b[2Jw", "\x00", "w" * 100_000],
+    ids=["line", "escape", "zero", "long"],
+)
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_names_cannot_write_lines_of_their_own(name, suffix, tmp_path):
+    path = tmp_path / f"w.{suffix}"
+    tensors = {name: TREE["w"]}
+    sound = torch_file(tensors) if suffix == "pth" else safetensors.numpy.save(tensors)
+    path.write_bytes(sound)
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path, allow_pickle=True)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1100
+    path.write_bytes(archive({"data.pkl": program(Name("os", f"{name}x"))}))
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path, allow_pickle=True)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1100
 
 
 @pytest.mark.parametrize("form", ["ours", "timm", "huggingface"])
