@@ -141,7 +141,7 @@ def layer_scales(params: PyTree, depth: int, decay: float) -> PyTree:
     """What the rate of every leaf is multiplied by, [L, 1, …] for the stacked blocks.
 
     Block i of L (from 1) gets decay^(L + 1 - i); what is below the blocks
-    decay^(L + 1); the last norm and the head 1.
+    decay^(L + 1); the head 1, and the last norm, which has no gradient here.
 
     Args:
         params: {"model": {"encoder": …}, "head": …}, or a part of it.

@@ -47,6 +47,14 @@ def test_encode_is_predict_with_nothing_hidden(model, params):
     np.testing.assert_allclose(latent[:, 1:], encoded.patches, atol=1e-6)
 
 
+def test_without_the_last_norm_it_is_the_stream(model, params):
+    images = images_for(model)
+    found = jax.jit(lambda p: model.encode(p, images, normed=False))(params)
+    stream = jax.jit(lambda p: model.stream(p, images, model.encoder.depth))(params)
+    np.testing.assert_allclose(found.cls, stream[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found.patches, stream[:, 1:], atol=1e-5)
+
+
 def test_hidden_pixels_do_not_matter(model, params):
     images = images_for(model)
     mask = select(scores_for(model), 4)
