@@ -35,6 +35,7 @@ BAD = [
     ("data.source", "tfds:", "tfds:<name>"),
     ("data.source", "None", "must be named"),
     ("data.source", "folder", "must name the folder"),
+    ("data.source", "pairs", "must name the folder"),
     ("data.path", "3", "string"),
     ("data.split", "train[", "a split such as"),
     ("data.split", "", "a split such as"),

@@ -165,7 +165,7 @@ METHODS = {
     [
         # What they keep beside the others is parameters and moments like any.
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("rc_mae", "cl_mae")
+        if name in ("rc_mae", "cl_mae", "segment")
         else name
         for name in METHODS
     ],

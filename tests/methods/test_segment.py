@@ -43,18 +43,19 @@ def scenes(count=16):
     return {**batch, "image": image, "segments": segments}
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     ("own", "rate"),
-    [({"head": "linear"}, 0.5), ({"head": "upernet"}, 0.05), (TUNED, 0.08)],
+    [({"head": "linear"}, 0.5), ({"head": "upernet"}, 0.2), (TUNED, 0.08)],
     ids=["linear", "upernet", "tuned"],
 )
 def test_it_learns_and_a_frozen_encoder_stays(own, rate):
     config = config_of(**own)
     config.optim.base_lr = rate
-    method = build(config, steps=60)
+    method = build(config, steps=40)
     state, step, batch = start(method), stepper(method), scenes()
     before = jax.tree.map(np.array, state.params)
-    for _ in range(50):
+    for _ in range(30):
         state, metrics = step(state, {"train": batch}, ())
     assert metrics["pixel_accuracy"] > 0.85, metrics
     found = jax.jit(method.segments)(state.params, batch["image"])
@@ -70,7 +71,7 @@ def test_it_learns_and_a_frozen_encoder_stays(own, rate):
             moved = not np.array_equal(leaf, old)
             assert moved == (name == "head" or not frozen), path
     # No moments of what does not move.
-    shape = state.params["model"]["encoder"]["blocks"]["mlp"]["up"]["kernel"].shape
+    shape = state.params["model"]["encoder"]["patch_embed"]["kernel"].shape
     assert (shape in moments) == (not frozen)
 
 
@@ -130,7 +131,10 @@ def test_layers_are_those_of_the_encoder():
     assert maps[3].shape == (2, 4, 6, 32)
 
 
-@pytest.mark.parametrize("head", ["linear", "upernet"])
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "head", ["linear", pytest.param("upernet", marks=pytest.mark.slow)]
+)
 def test_eight_devices_do_what_one_does(head):
     method = build(config_of(head=head, frozen=False))
     batch = scenes()
@@ -235,12 +239,13 @@ def test_a_run_on_pairs_is_scored_drawn_and_evaluated(tmp_path, capsys):
     capsys.readouterr()
     shutil.rmtree(again)
     folder = tmp_path / "classes"
-    for name in ("a", "b"):
-        (folder / name).mkdir(parents=True)
-        Image.new("RGB", (16, 16)).save(folder / name / "0.png")
+    for number in range(10):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGB", (16, 16), (20 * number,) * 3)
+        image.save(folder / "ab"[number % 2] / f"{number}.png")
     other = ["data.source=folder", f"data.path={folder}", "eval.split=train"]
     small = ["eval.neighbours=1", *other]
-    assert main([*words, *(f"--config.{field}" for field in small)]) in (0, 2)
+    assert main([*words, *(f"--config.{field}" for field in small)]) == 0
     assert "no classes of pixels" in capsys.readouterr().out
 
 
