@@ -11,5 +11,5 @@ from sgmae_jax.config import config_of_run
 
 def get_config(run=""):
     config = config_of_run("evaluate", run)
-    config.eval.protocols = ("knn", "probe", "lars", "few_shot")
+    config.eval.protocols = ("knn", "probe", "discriminant", "lars", "few_shot")
     return config

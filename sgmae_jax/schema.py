@@ -146,7 +146,9 @@ FIELDS: dict[str, Field] = {
     ),
     "eval.protocols": Field(
         ("knn", "probe"),
-        rules.one_or_more(rules.choice("knn", "probe", "few_shot", "lars")),
+        rules.one_or_more(
+            rules.choice("knn", "probe", "discriminant", "lars", "few_shot")
+        ),
         "what is asked of frozen features",
     ),
     "eval.fit_limit": Field(10_000, rules.integer(2), "images at most"),

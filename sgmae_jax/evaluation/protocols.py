@@ -43,7 +43,7 @@ def score(sets: FeatureSets, part: Any, *, seed: int, say: _Say) -> dict[str, fl
 
     Returns:
         Accuracies in [0, 1]: "knn", and "knn@K" where there are several K; "probe";
-        "lars"; "S-shot" with its standard error, "S-shot error".
+        "discriminant"; "lars"; "S-shot" with its standard error, "S-shot error".
     """
     found: dict[str, float] = {}
     for name in several(part.protocols):
@@ -87,6 +87,15 @@ def _probe(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, floa
     return {"probe": ridge_probe(**_arrays(sets, sets.test), seed=seed).accuracy}
 
 
+def _discriminant(
+    sets: FeatureSets, part: Any, seed: int, say: _Say
+) -> dict[str, float]:
+    del part, say
+    arrays = _arrays(sets, sets.test)
+    found = ridge_probe(**arrays, rule="discriminant", seed=seed)
+    return {"discriminant": found.accuracy}
+
+
 def _few_shot(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, float]:
     found = {}
     fewest = int(np.bincount(sets.fit.labels, minlength=sets.classes).min())
@@ -114,4 +123,10 @@ def _lars(sets: FeatureSets, part: Any, seed: int, say: _Say) -> dict[str, float
     return {"lars": accuracy}
 
 
-_PROTOCOLS = {"knn": _knn, "probe": _probe, "few_shot": _few_shot, "lars": _lars}
+_PROTOCOLS = {
+    "knn": _knn,
+    "probe": _probe,
+    "discriminant": _discriminant,
+    "lars": _lars,
+    "few_shot": _few_shot,
+}

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
@@ -164,3 +165,41 @@ def test_bad_input_is_one_clear_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         ridge_probe(**(good | change))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_with_a_vanishing_penalty_the_discriminant_rule_is_lda(classes):
+    fit_x, fit_y = clusters(0, 400, spread=4, classes=classes)
+    x, y = clusters(1, 500, spread=4, classes=classes)
+    (hits,) = ridge_hits(fit_x, fit_y, x, y, classes, [1e-10], "discriminant")
+    model = LinearDiscriminantAnalysis(solver="lsqr")
+    scaler = StandardScaler().fit(fit_x.astype(np.float64))
+    model.fit(scaler.transform(fit_x.astype(np.float64)), fit_y)
+    expected = model.predict(scaler.transform(x.astype(np.float64))) == y
+    assert (hits == expected).mean() > 0.995
+
+
+def test_the_largest_target_hides_a_class_between_others():
+    """Three classes on a line: regression never gives the middle one the largest."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=3000)
+    x = (y[:, None] * 4 + rng.normal(size=(3000, 1))).astype(np.float32)
+    found = {
+        rule: ridge_probe(
+            x[:2000], y[:2000], x[2000:], y[2000:], num_classes=3, rule=rule
+        )
+        for rule in ("largest", "discriminant")
+    }
+    assert found["largest"].accuracy < 0.75 < 0.95 < found["discriminant"].accuracy
+
+
+def test_the_discriminant_rule_is_the_same_in_both_spaces_and_skips_absent_classes():
+    fit_x, fit_y = clusters(0, 40, width=39, spread=3)
+    x, y = clusters(1, 300, width=39, spread=3)
+    wide_fit = np.hstack([fit_x, np.full((40, 2), 7, np.float32)])
+    wide = np.hstack([x, np.full((300, 2), 7, np.float32)])
+    for classes in (4, 6):  # two of the six have no item
+        narrow = ridge_hits(fit_x, fit_y, x, y, classes, [0.1, 1.0], "discriminant")
+        others = wide_fit, fit_y, wide, y, classes, [0.1, 1.0], "discriminant"
+        assert (narrow == ridge_hits(*others)).mean() > 0.99
+        assert narrow.mean() > 0.3

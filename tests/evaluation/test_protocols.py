@@ -54,11 +54,13 @@ def test_of_several_k_the_validation_split_chooses():
 
 
 def test_all_of_them_under_their_names():
-    part = asked(protocols=("few_shot", "lars", "probe", "knn"), shots=(1, 3))
+    part = asked(
+        protocols=("few_shot", "lars", "discriminant", "probe", "knn"), shots=(1, 3)
+    )
     found = score(FeatureSets(FIT, TEST, None, 4), part, seed=0, say=print)
     assert list(found) == [
         *("1-shot", "1-shot error", "3-shot", "3-shot error"),
-        *("lars", "probe", "knn"),
+        *("lars", "discriminant", "probe", "knn"),
     ]
     assert all(0 <= value <= 1 for value in found.values())
 
