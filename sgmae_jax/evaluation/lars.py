@@ -13,9 +13,11 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from sgmae_jax.evaluation.checks import check_features
+from sgmae_jax.models.head import cross_entropy
+from sgmae_jax.models.statistics import no_statistics, running, standardised
 from sgmae_jax.optimizer import make_lars
 
-_EPS, _MOMENTUM, _TRUST, _KEPT = 1e-6, 0.9, 0.001, 0.9
+_MOMENTUM, _TRUST = 0.9, 0.001
 _WARMUP = 1 / 9  # of the run: 10 epochs of 90
 
 
@@ -69,7 +71,7 @@ def lars_probe(
             f"the probe needs two items, an epoch and a rate above 0, got batches of "
             f"{batch_size}, {epochs} epochs, rate {rate}"
         )
-    weights, mean, variance = _fit(
+    weights, statistics = _fit(
         jnp.asarray(fit_x, jnp.float32),
         jnp.asarray(fit_y, jnp.int32),
         jax.random.key(seed),
@@ -78,13 +80,12 @@ def lars_probe(
         batch_size=batch_size,
         rate=float(rate),
     )
-    logits = _logits(weights, jnp.asarray(x, jnp.float32), mean, variance)
+    logits = _logits(weights, standardised(jnp.asarray(x, jnp.float32), **statistics))
     return float(np.mean(np.argmax(logits, -1) == y))
 
 
-def _logits(weights: Any, x: Array, mean: Array, variance: Array) -> Array:
-    normed = (x - mean) * jax.lax.rsqrt(variance + _EPS)
-    return normed @ weights["kernel"] + weights["bias"]
+def _logits(weights: Any, features: Float[Array, "B D"]) -> Float[Array, "B K"]:
+    return features @ weights["kernel"] + weights["bias"]
 
 
 @functools.partial(
@@ -100,7 +101,7 @@ def _fit(
     batch_size: int,
     rate: float,
 ):
-    """Weights, running mean and running variance after all epochs."""
+    """Weights and running statistics after all epochs."""
     (items, width), steps = x.shape, len(x) // batch_size
     optimizer = make_lars(
         SimpleNamespace(
@@ -118,23 +119,17 @@ def _fit(
     )
 
     def step(carry, chosen):
-        weights, state, running = carry
+        weights, state, statistics = carry
         rows = x[chosen]
-        mean, variance = rows.mean(0), rows.var(0)
+        mean, var = rows.mean(0), rows.var(0)
+        features = standardised(rows, mean, var)
 
         def loss(weights):
-            logits = _logits(weights, rows, mean, variance)
-            return optax.softmax_cross_entropy_with_integer_labels(
-                logits, y[chosen]
-            ).mean()
+            return cross_entropy(_logits(weights, features), y[chosen])
 
         change, state = optimizer.update(jax.grad(loss)(weights), state, weights)
-        # PyTorch keeps the unbiased variance of the batches.
-        seen = mean, variance * batch_size / (batch_size - 1)
-        running = jax.tree.map(
-            lambda old, new: _KEPT * old + (1 - _KEPT) * new, running, seen
-        )
-        return (optax.apply_updates(weights, change), state, running), None
+        statistics = running(statistics, mean, var, batch_size)
+        return (optax.apply_updates(weights, change), state, statistics), None
 
     def epoch(carry, number):
         order = jax.random.permutation(jax.random.fold_in(key, number), items)
@@ -143,7 +138,6 @@ def _fit(
 
     kernel = 0.01 * jax.random.normal(key, (width, num_classes))
     weights = {"kernel": kernel, "bias": jnp.zeros(num_classes)}
-    running = jnp.zeros(width), jnp.ones(width)
-    carry = weights, optimizer.init(weights), running
-    (weights, _, running), _ = jax.lax.scan(epoch, carry, jnp.arange(epochs))
-    return weights, *running
+    carry = weights, optimizer.init(weights), no_statistics(width)
+    (weights, _, statistics), _ = jax.lax.scan(epoch, carry, jnp.arange(epochs))
+    return weights, statistics

@@ -13,7 +13,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Shaped
 
 from sgmae_jax import rules
 from sgmae_jax.config import ConfigError
@@ -28,6 +28,7 @@ from sgmae_jax.methods.image import (
 from sgmae_jax.methods.pretrained import frozen, pretrained_model, pretrained_params
 from sgmae_jax.models.head import accuracy, cross_entropy
 from sgmae_jax.models.layers import Linear, at_least_float32
+from sgmae_jax.models.statistics import no_statistics, running, standardised
 from sgmae_jax.optimizer import make_lars
 from sgmae_jax.rules import Field, choice, number
 
@@ -38,8 +39,6 @@ FIELDS = {
     "momentum": Field(0.9, number(0, 1, high_open=True), "of LARS"),
     "trust": Field(1e-3, number(0, low_open=True), "of LARS"),
 }
-_EPS = 1e-6
-_PACE = 0.1  # share of a batch in the running statistics
 
 
 def check(config) -> None:
@@ -75,7 +74,7 @@ def build(config, run: Run) -> Method:
         return {
             "model": {"encoder": model.init(first)["encoder"]},
             "head": linear.init(second, jnp.zeros((1, width)))["params"],
-            "statistics": {"mean": jnp.zeros(width), "var": jnp.ones(width)},
+            "statistics": no_statistics(width),
         }
 
     def classify(params, features):
@@ -131,28 +130,6 @@ def build(config, run: Run) -> Method:
         given=lambda: pretrained_params(config, run, model),
         logits=logits,
     )
-
-
-def standardised(
-    features: Float[Array, "B D"], mean: Float[Array, " D"], var: Float[Array, " D"]
-) -> Float[Array, "B D"]:
-    """Features less their mean, over their deviation."""
-    return (features - mean) * jax.lax.rsqrt(var + _EPS)
-
-
-def running(
-    statistics: PyTree, mean: Float[Array, " D"], var: Float[Array, " D"], count: int
-) -> PyTree:
-    """The running statistics after a batch.
-
-    Args:
-        statistics: {"mean", "var"} so far.
-        mean: of the batch.
-        var: of the batch, over its count; what runs is the unbiased one, as in PyTorch.
-        count: rows of the batch, at least 2.
-    """
-    batch = {"mean": mean, "var": var * (count / (count - 1))}
-    return jax.tree.map(lambda old, new: old + _PACE * (new - old), statistics, batch)
 
 
 def in_parts(function, images: Shaped[Array, "B H W C"], parts: int):
