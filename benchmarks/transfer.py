@@ -87,9 +87,9 @@ def cifar(bench: Bench) -> Iterable[str]:
     encoder = bench.run("cifar", "mae_tiny_cifar10", CIFAR, cifar=True)
     bench.evaluate(encoder, PROTOCOLS)
     yield encoder
-    probe = f"linear_probe_tiny_cifar10:{encoder}"
-    yield bench.run("probe", probe, ONCE, cifar=True)
     labelled = {"data.split": f"train[:{LABELS}]", **ONCE}
+    probe = f"linear_probe_tiny_cifar10:{encoder}"
+    yield bench.run("probe", probe, {**labelled, "epochs": 20}, cifar=True)
     for name, given in (("tuned", f":{encoder}"), ("scratch", "")):
         config = f"finetune_tiny_cifar10{given}"
         yield bench.run(name, config, labelled, cifar=True)

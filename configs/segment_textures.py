@@ -15,15 +15,19 @@ from sgmae_jax.config import shipped
 
 def get_config(encoder=""):
     config = shipped("quickstart", "segment")
-    config.epochs = 2
+    config.epochs = 10
+    config.data.split = "train[:2000]"
     config.data.batch_size = 64
     config.data.crop_scale = (0.6, 1.0)
     config.optim.base_lr = 0.2  # of a linear head; 4e-3 for the others
     config.optim.b2 = 0.999
-    config.optim.warmup_epochs = 0.1
+    config.optim.warmup_epochs = 1
     config.method.encoder = encoder
     config.method.head_width = 32
     config.log.pictures = 0
-    config.eval.every = 0
+    # The best step by held-out training images is scored, once, on the test images.
+    config.eval.every = 62
+    config.eval.choose_best = True
+    config.eval.validation_split = "train[90%:]"
     config.eval.baselines = False
     return config
