@@ -8,7 +8,7 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -78,16 +78,29 @@ def ridge_probe(
         raise ValueError(f"the probe needs {_FOLDS} items to fit, got {len(fit_x)}")
     if not penalties or not all(np.isfinite(p) and p > 0 for p in penalties):
         raise ValueError(f"penalties must be positive numbers, got {tuple(penalties)}")
+    centre = fit_x.mean(0, dtype=np.float64)
+    fit, test = fit_x - centre, x - centre
     order = np.random.default_rng(seed).permutation(len(fit_x))
     held, kept = np.split(order, [len(order) // _FOLDS])
+    flat = _flat(centre, fit)
+    # What the held-out fifth adds is taken away: one Gram matrix serves both fits.
+    whole = _sums(fit, fit_y, num_classes) if fit.shape[1] <= len(kept) else None
     penalty = float(penalties[0])
     if len(penalties) > 1:
         candidates = sorted(map(float, penalties), reverse=True)
-        inside = fit_x[kept], fit_y[kept], fit_x[held], fit_y[held]
-        hits = ridge_hits(*inside, num_classes, candidates, rule)
-        penalty = candidates[int(np.argmax(hits.mean(1)))]
-    (hits,) = ridge_hits(fit_x, fit_y, x, y, num_classes, [penalty], rule)
-    return ProbeResult(float(hits.mean()), penalty)
+        out, out_y = fit[held], fit_y[held]
+        if whole:
+            inside = whole.less(_sums(out, out_y, num_classes))
+            layers = _from_sums(inside, flat, candidates, rule)
+        else:
+            some = fit[kept], fit_y[kept]
+            layers = _from_items(*some, num_classes, flat, candidates, rule)
+        penalty = candidates[int(np.argmax(_hits(layers, out, out_y).mean(1)))]
+    if whole:
+        layers = _from_sums(whole, flat, [penalty], rule)
+    else:
+        layers = _from_items(fit, fit_y, num_classes, flat, [penalty], rule)
+    return ProbeResult(float(_hits(layers, test, y).mean()), penalty)
 
 
 def ridge_hits(
@@ -100,65 +113,151 @@ def ridge_hits(
     rule: Rule = "largest",
 ) -> Bool[np.ndarray, "p m"]:
     """Which items each penalty gets right; as `ridge_probe`, nothing is checked."""
-    mean = fit_x.mean(0, dtype=np.float64)
-    deviation = fit_x.std(0, dtype=np.float64)
-    # A constant feature tells nothing: it becomes zero, not infinite. Its computed
-    # deviation may be rounding noise rather than an exact zero.
-    tiny = np.finfo(np.float32).eps * np.maximum(
-        np.abs(mean), np.finfo(np.float32).tiny
+    centre = fit_x.mean(0, dtype=np.float64)
+    fit = fit_x - centre
+    flat = _flat(centre, fit)
+    if fit.shape[1] <= len(fit):
+        sums = _sums(fit, fit_y, num_classes)
+        layers = _from_sums(sums, flat, penalties, rule)
+    else:
+        layers = _from_items(fit, fit_y, num_classes, flat, penalties, rule)
+    return _hits(layers, x - centre, y)
+
+
+class _Layers(NamedTuple):
+    """A linear classifier of centred features for every penalty."""
+
+    kernels: Float[np.ndarray, "p D K"]
+    biases: Float[np.ndarray, "p K"]
+
+
+class _Sums(NamedTuple):
+    """All that ridge regression asks of its items, if they are more than features."""
+
+    items: float
+    total: Float[np.ndarray, " D"]
+    outer: Float[np.ndarray, "D D"]
+    by_class: Float[np.ndarray, "D K"]
+    counts: Float[np.ndarray, " K"]
+
+    def less(self, other: _Sums) -> _Sums:
+        """The sums without those of some of the items."""
+        return _Sums(
+            self.items - other.items,
+            self.total - other.total,
+            self.outer - other.outer,
+            self.by_class - other.by_class,
+            self.counts - other.counts,
+        )
+
+
+def _sums(x: np.ndarray, y: np.ndarray, num_classes: int) -> _Sums:
+    targets = np.eye(num_classes)[y]
+    return _Sums(len(x), x.sum(0), x.T @ x, x.T @ targets, targets.sum(0))
+
+
+def _flat(centre: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " D"]:
+    """Deviations up to which a feature counts as constant, and tells nothing.
+
+    Its computed deviation may be rounding noise rather than an exact zero.
+    """
+    single = np.finfo(np.float32)
+    deviation = np.sqrt(np.einsum("nd,nd->d", x, x) / len(x))
+    return np.maximum(
+        single.eps * np.maximum(np.abs(centre), single.tiny), 1e-6 * deviation
     )
-    scale = np.where(deviation > tiny, 1 / np.maximum(deviation, tiny), 0)
-    fit_x, x = (fit_x - mean) * scale, (x - mean) * scale
-    share = np.bincount(fit_y, minlength=num_classes) / len(fit_y)
-    targets = np.eye(num_classes)[fit_y] - share
 
-    # Scores are left (gram + a)⁻¹ right, in the smaller of the two spaces.
-    items, width = fit_x.shape
-    if width <= items:
-        gram, left, right = fit_x.T @ fit_x, x, fit_x.T @ targets / items
-        fit_left = fit_x
-    else:
-        gram, left, right = fit_x @ fit_x.T, x @ fit_x.T / items, targets
-        fit_left = gram / items
-    gram = gram / items
+
+def _inverse(deviation: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    return np.where(deviation > flat, 1 / np.maximum(deviation, flat), 0)
+
+
+def _from_sums(
+    sums: _Sums, flat: np.ndarray, penalties: Sequence[float], rule: Rule
+) -> _Layers:
+    """In the space of the features."""
+    mean, share = sums.total / sums.items, sums.counts / sums.items
+    covariance = sums.outer / sums.items - np.outer(mean, mean)
+    scale = _inverse(np.sqrt(np.maximum(covariance.diagonal(), 0)), flat)
+    gram = covariance * np.outer(scale, scale)
+    right = (sums.by_class / sums.items - np.outer(mean, share)) * scale[:, None]
+    kernels = scale[:, None] * _solve(gram, right, penalties)
+    if rule == "largest":
+        return _Layers(kernels, share - mean @ kernels)
+    means = sums.by_class / np.maximum(sums.counts, 1)
+    within = sums.outer / sums.items - (means * share) @ means.T
+    return _discriminants(
+        kernels, means, share, lambda kernel: kernel.T @ within @ kernel
+    )
+
+
+def _from_items(
+    x: np.ndarray,
+    y: np.ndarray,
+    num_classes: int,
+    flat: np.ndarray,
+    penalties: Sequence[float],
+    rule: Rule,
+) -> _Layers:
+    """In the space of the items, where there are fewer of them than features."""
+    mean, items = x.mean(0), len(x)
+    scale = _inverse(x.std(0), flat)
+    normed = (x - mean) * scale
+    targets = np.eye(num_classes)[y]
+    share = targets.mean(0)
+    solved = _solve(normed @ normed.T / items, targets - share, penalties)
+    kernels = scale[:, None] * (normed.T @ solved) / items
+    if rule == "largest":
+        return _Layers(kernels, share - mean @ kernels)
+    means = x.T @ targets / np.maximum(targets.sum(0), 1)
+    apart = x - means.T[y]
+
+    def spread(kernel):
+        fitted = apart @ kernel
+        return fitted.T @ fitted / items
+
+    return _discriminants(kernels, means, share, spread)
+
+
+def _solve(
+    gram: Float[np.ndarray, "d d"], right: Float[np.ndarray, "d K"], penalties
+) -> Float[np.ndarray, "p d K"]:
+    """(gram + a)⁻¹ right for every penalty a."""
     if len(penalties) == 1:
-        solved = [np.linalg.solve(gram + penalties[0] * np.eye(len(gram)), right)]
-    else:
-        values, vectors = np.linalg.eigh(gram)
-        values, turned = np.maximum(values, 0), vectors.T @ right
-        solved = [vectors @ (turned / (values + a)[:, None]) for a in penalties]
-    if rule == "discriminant":
-        solved_scores = [
-            _discriminant(fit_left @ weights, fit_y, left @ weights, share)
-            for weights in solved
-        ]
-    else:
-        solved_scores = [left @ weights + share for weights in solved]
-    return np.stack([np.argmax(scores, 1) == y for scores in solved_scores])
+        return np.linalg.solve(gram + penalties[0] * np.eye(len(gram)), right)[None]
+    values, vectors = np.linalg.eigh(gram)
+    values, turned = np.maximum(values, 0), vectors.T @ right
+    shrunk = turned / (values + np.asarray(penalties)[:, None])[..., None]
+    return vectors @ shrunk
 
 
-def _discriminant(
-    fitted: Float[np.ndarray, "n K"],
-    fit_y: Int[np.ndarray, " n"],
-    values: Float[np.ndarray, "m K"],
+def _discriminants(
+    kernels: Float[np.ndarray, "p D K"],
+    means: Float[np.ndarray, "D K"],
     share: Float[np.ndarray, " K"],
-) -> Float[np.ndarray, "m K"]:
-    """Scores of classes by distance to their means among the fitted targets.
+    spread: Callable[[np.ndarray], np.ndarray],
+) -> _Layers:
+    """The nearest class mean among fitted targets, as linear layers of the features.
 
     Args:
-        fitted: what the regression makes of the fitted items.
-        fit_y: their classes.
-        values: what it makes of the others.
-        share: of the classes among the fitted items; one without any is never chosen.
+        kernels: of the regression.
+        means: of the features, class by class.
+        share: of the classes; one without any item is never chosen.
+        spread: of fitted targets within classes, [K, K], for a kernel.
     """
-    present = share > 0
-    counts = np.maximum(np.bincount(fit_y, minlength=len(share)), 1)
-    sums = np.zeros((len(share), fitted.shape[1]))
-    np.add.at(sums, fit_y, fitted)
-    means = sums / counts[:, None]
-    within = fitted - means[fit_y]
-    # Fitted targets sum to 0, so their spread has no inverse in one direction.
-    inverse = np.linalg.pinv(within.T @ within / len(fitted), 1e-9, hermitian=True)
-    turned = inverse @ means.T
-    prior = np.log(np.where(present, share, 1)) - (means.T * turned).sum(0) / 2
-    return np.where(present, values @ turned + prior, -np.inf)
+    found = []
+    for kernel in kernels:
+        # Fitted targets sum to 0, so their spread has no inverse in one direction.
+        inverse = np.linalg.pinv(spread(kernel), 1e-9, hermitian=True)
+        centres = means.T @ kernel
+        turned = inverse @ centres.T
+        prior = np.log(np.where(share > 0, share, 1)) - (centres.T * turned).sum(0) / 2
+        found.append((kernel @ turned, np.where(share > 0, prior, -np.inf)))
+    return _Layers(*map(np.stack, zip(*found, strict=True)))
+
+
+def _hits(layers: _Layers, x: np.ndarray, y: np.ndarray) -> Bool[np.ndarray, "p m"]:
+    count, width, classes = layers.kernels.shape
+    side_by_side = layers.kernels.transpose(1, 0, 2).reshape(width, count * classes)
+    scores = (x @ side_by_side).reshape(len(x), count, classes) + layers.biases
+    return (scores.argmax(-1) == y[:, None]).T
