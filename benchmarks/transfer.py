@@ -45,7 +45,7 @@ PROTOCOLS: Fields = {
 # How a head is trained; rates chosen on training images held out, seed 0.
 SEGMENTERS: dict[str, Fields] = {
     "linear_frozen": {},
-    "linear_tuned": {"method.frozen": False, "optim.base_lr": 4e-3},
+    "linear_tuned": {"method.frozen": False, "optim.base_lr": 1.6e-2},
     "upernet_frozen": {
         "method.head": "upernet",
         "optim.base_lr": 4e-3,
