@@ -46,12 +46,7 @@ PROTOCOLS: Fields = {
 SEGMENTERS: dict[str, Fields] = {
     "linear_frozen": {},
     "linear_tuned": {"method.frozen": False, "optim.base_lr": 1.6e-2},
-    "upernet_frozen": {
-        "method.head": "upernet",
-        "optim.base_lr": 4e-3,
-        "epochs": 5,
-        "eval.every": 31,
-    },
+    "upernet_frozen": {"method.head": "upernet", "optim.base_lr": 1.6e-2},
 }
 
 
