@@ -15,7 +15,10 @@ from sgmae_jax.analysis.score_table import ERROR, kinds_of, score_text, title_of
 
 Row = dict[str, float]
 # Fields that say where and how a run went, not what it was.
-_ASIDE = re.compile(r"(seed|task|(log|checkpoint|guard|profile|mesh|analyze)\..*)")
+_ASIDE = re.compile(
+    r"seed|task|(log|checkpoint|guard|profile|mesh|analyze|compare|weights)\..*"
+    r"|eval\.(baselines|batch_size|every)"
+)
 _SCORED = "eval."
 # Baselines of every run: shown once, and by their own name.
 _OWN = "trained "
@@ -118,7 +121,7 @@ def compare(results: Sequence[Result]) -> tuple[list[Line], list[str]]:
     scored = [name for name in differing if name.startswith(_SCORED)]
     notes = [
         f"{name} differs: "
-        + ", ".join(sorted({_shown(one.get(name)) for one in facts}))
+        + ", ".join(sorted({_shown(one[name]) for one in facts if name in one}))
         for name in scored
     ]
     return [*lines, *baselines.values()], notes
@@ -133,7 +136,7 @@ def markdown(lines: Sequence[Line], notes: Iterable[str] = ()) -> str:
     for line in lines:
         cells = [score_text(line.scores, kind) or "–" for kind in kinds]
         cells = [
-            f"**{cell}**" if line.scores.get(kind) == best[kind] else cell
+            f"**{cell}**" if line.scores.get(kind, -1) == best[kind] else cell
             for cell, kind in zip(cells, kinds, strict=True)
         ]
         rows.append([line.label, _count(line), line.features, *cells])
@@ -153,9 +156,9 @@ def write_comparison(results: Sequence[Result], folder: Path) -> tuple[str, Path
     for line in lines:
         cells = ""
         for kind in kinds:
-            cell = score_cell(line.scores, kind)
-            wins = line.scores.get(kind) == best[kind]
-            cells += cell.replace("<td>", '<td class="own">') if wins else cell
+            value = line.scores.get(kind)
+            wins = value is not None and value == best[kind]
+            cells += score_cell(value, score_text(line.scores, kind), best=wins)
         runs = ", ".join(line.runs)
         body += (
             f'<tr><th scope="row">{text(line.label)}</th><td>{text(runs) or "–"}</td>'
@@ -184,7 +187,12 @@ def _facts(result: Result) -> dict[str, Any]:
 
 def _differing(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     names = sorted({name for one in facts for name in one})
-    return [name for name in names if len({_key(one.get(name)) for one in facts}) > 1]
+    # A field that a run of another version has not is no difference.
+    return [
+        name
+        for name in names
+        if len({_key(one[name]) for one in facts if name in one}) > 1
+    ]
 
 
 def _label(own: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> str:
@@ -199,7 +207,9 @@ def _label(own: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> str:
     told = [
         f"{field.rpartition('.')[2]} {_shown(own[field])}"
         for field in _differing(like)
-        if field in own and field != "method.encoder" and not field.startswith(_SCORED)
+        if own.get(field) is not None
+        and field != "method.encoder"
+        and not field.startswith(_SCORED)
     ]
     return ", ".join([name, *told])
 
@@ -217,11 +227,13 @@ def _means(rows: Sequence[Row]) -> Row:
     return found
 
 
-def _best(lines: Sequence[Line], kinds: Iterable[str]) -> Row:
-    return {
-        kind: max(line.scores[kind] for line in lines if kind in line.scores)
+def _best(lines: Sequence[Line], kinds: Iterable[str]) -> dict[str, float | None]:
+    """The highest score of every kind, if there is more than one to choose from."""
+    found = {
+        kind: [line.scores[kind] for line in lines if kind in line.scores]
         for kind in kinds
     }
+    return {kind: max(of) if len(of) > 1 else None for kind, of in found.items()}
 
 
 def _count(line: Line) -> str:

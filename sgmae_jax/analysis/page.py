@@ -6,13 +6,11 @@ import html
 import math
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sgmae_jax import __version__
 from sgmae_jax.analysis.charts import percent
-from sgmae_jax.analysis.score_table import ERROR
 from sgmae_jax.analysis.style import CSS
 
 # Starts of paths: root, home, drive, parent. `3/4` and `img/s` are not among them.
@@ -70,16 +68,21 @@ def _file_name(found: re.Match[str]) -> str:
     return f"…/{last}" if "." in last.strip(".") else "…"
 
 
-def score_cell(row: Mapping[str, Any], kind: str) -> str:
-    """The cell of a score, with a bar for its size; a dash where there is none."""
-    value = number(row.get(kind))
-    if not math.isfinite(value):
+def score_cell(value: Any, shown: str = "", *, best: bool = False) -> str:
+    """The cell of a score, with a bar for its size; a dash where there is none.
+
+    Args:
+        value: a share in [0, 1], or anything else for none.
+        shown: as text; empty: a percentage.
+        best: stands out.
+    """
+    share = number(value)
+    if not math.isfinite(share):
         return "<td>–</td>"
-    error = number(row.get(kind + ERROR))
-    spread = f" ± {percent(error)}" if math.isfinite(error) else ""
-    width = 100 * min(max(value, 0.0), 1.0)
+    width = 100 * min(max(share, 0.0), 1.0)
     bar = f'<span class="bar"><i style="width:{width:.1f}%"></i></span>'
-    return f"<td>{percent(value)}{spread}{bar}</td>"
+    kind = ' class="own"' if best else ""
+    return f"<td{kind}>{text(shown) or percent(share)}{bar}</td>"
 
 
 def number(value: Any) -> float:

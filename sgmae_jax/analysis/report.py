@@ -22,7 +22,7 @@ from sgmae_jax.analysis.page import (
     text,
     write_page,
 )
-from sgmae_jax.analysis.score_table import kinds_of, title_of
+from sgmae_jax.analysis.score_table import ERROR, kinds_of, title_of
 
 # Drawn first and under these titles; other numbers in the log follow in a fold.
 _CHARTS = {
@@ -110,7 +110,7 @@ def _scores(scores: Any) -> str:
     body = ""
     for name, row in rows.items():
         own = ' class="own"' if name.startswith("trained") else ""
-        cells = "".join(score_cell(row, kind) for kind in kinds)
+        cells = "".join(score_cell(row.get(kind), _shown(row, kind)) for kind in kinds)
         body += f'<tr{own}><th scope="row">{text(name)}</th>{cells}</tr>'
     own_head = {"accuracy", "miou"} & set(kinds)
     head_too = ", and of the run's own head" if own_head else ""
@@ -123,6 +123,15 @@ def _scores(scores: Any) -> str:
             f"<tbody>{body}</tbody></table>",
         ),
     )
+
+
+def _shown(row: Mapping[str, Any], kind: str) -> str:
+    """A score with its standard error, if it has one."""
+    spread = number(row.get(kind + ERROR))
+    value = number(row.get(kind))
+    if not math.isfinite(spread) or not math.isfinite(value):
+        return ""
+    return f"{percent(value)} ± {percent(spread)}"
 
 
 def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:

@@ -97,6 +97,16 @@ def test_scores_of_other_images_are_told_apart(tmp_path):
     assert "eval.split differs" in markdown(lines, notes)
 
 
+def test_a_field_of_a_later_version_sets_no_run_apart(tmp_path):
+    later = {"weights__format": "ours", "model__norm_eps": 1e-6}
+    paths = [
+        run(tmp_path, "a", trained(0.2)),
+        run(tmp_path, "b", trained(0.4), seed=1, **later),
+    ]
+    (line,), notes = compare([read_result(path) for path in paths])
+    assert line.label == "mae" and len(line.runs) == 2 and not notes
+
+
 def test_baselines_are_shown_once_and_below(tmp_path):
     both = {"raw pixels": {"knn": 0.1}, **trained(0.2)}
     paths = [run(tmp_path, "a", both), run(tmp_path, "b", both, mask__ratio=0.5)]
@@ -119,10 +129,10 @@ def test_the_files_say_the_same_and_the_best_is_marked(tmp_path):
         [cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()
     ]
     assert rows[0] == ["run", "runs", "features", "kNN", "probe", "own head"]
-    assert rows[2] == ["mae, ratio 0.75", "1", "encoder", "**25.00**", "**50.00**", "–"]
-    assert rows[3] == ["mae, ratio 0.5", "1", "encoder", "12.50", "–", "**100.00**"]
+    assert rows[2] == ["mae, ratio 0.75", "1", "encoder", "**25.00**", "50.00", "–"]
+    assert rows[3] == ["mae, ratio 0.5", "1", "encoder", "12.50", "–", "100.00"]
     text = page.read_text()
-    assert "25 %" in text and "12.5 %" in text and str(tmp_path) not in text
+    assert ">25.00<" in text and ">12.50<" in text and str(tmp_path) not in text
     assert "<script" not in text and "http" not in text
 
 
