@@ -9,6 +9,7 @@ from sgmae_jax.data import (
     DataError,
     InMemory,
     SyntheticConfig,
+    bounds,
     open_source,
     parse_split,
 )
@@ -106,3 +107,18 @@ def test_a_part_of_a_source_keeps_its_examples_whole():
     source = open_source("synthetic", split="train[:3]", synthetic=SMALL)
     assert source[0]["object_mask"].dtype == np.bool_
     assert len(source.classes) == 10
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        ("", "", (0, 200)),
+        ("", "10", (0, 10)),
+        ("95%", "", (190, 200)),
+        ("-10", "", (190, 200)),
+        ("150", "1000", (150, 200)),
+        ("30%", "20%", (60, 40)),
+    ],
+)
+def test_bounds_of_a_part(first, last, expected):
+    assert bounds(first, last, 200) == expected
