@@ -271,7 +271,7 @@ def test_a_run_is_evaluated_without_the_encoder_it_began_with(tmp_path, capsys):
     again = tmp_path / "again"
     assert main(["--config", f"evaluate:{run}", "--workdir", str(again)]) == 0
     found = json.loads((again / "evaluation.json").read_text())["scores"]
-    assert found["trained encoder"] == scores
+    assert scores.items() <= found["trained encoder"].items()
     assert "own head" in (run / "report.html").read_text()
     words = ["--config", f"analyze:{run}", "--workdir", str(tmp_path / "look")]
     assert main(words) == 2

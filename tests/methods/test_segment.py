@@ -12,6 +12,7 @@ from PIL import Image
 from sgmae_jax.config import ConfigError, validate
 from sgmae_jax.main import main
 from sgmae_jax.methods.segment import pixel_loss, token_maps
+from sgmae_jax.models import sincos_table
 from sgmae_jax.training.mesh import put_batch, state_shardings
 from tests.methods import cases
 from tests.methods.cases import KEY, batch_of, first_stage, gradients, start, stepper
@@ -78,11 +79,12 @@ def test_it_learns_and_a_frozen_encoder_stays(own, rate):
 def test_it_starts_from_the_given_encoder(tmp_path):
     config = config_of(encoder=first_stage(tmp_path))
     config.model.width, config.model.depth = 64, 1
-    given = build(config).given()
+    given = build(config).given()["model"]["encoder"]
     wanted = cases.build(cases.tiny_config()).init(jax.random.key(9))["model"]
-    jax.tree.map(
-        np.testing.assert_array_equal, given, {"model": {"encoder": wanted["encoder"]}}
-    )
+    # Fixed positions become a table of this run's grid.
+    table = sincos_table((4, 6), 32).astype(np.float32)
+    np.testing.assert_array_equal(given.pop("pos_embed"), table)
+    jax.tree.map(np.testing.assert_array_equal, given, wanted["encoder"])
 
 
 def test_the_loss_in_closed_form():
@@ -230,7 +232,7 @@ def test_a_run_on_pairs_is_scored_drawn_and_evaluated(tmp_path, capsys):
     assert [line["step"] for line in lines if "eval/miou" in line] == [1, 2]
     assert (run / "pictures" / "segments_00000002.png").is_file()
     report = (run / "report.html").read_text()
-    assert 'alt="segments, step 2"' in report and "mean IoU" in report
+    assert 'alt="segments, step 2"' in report and "mIoU" in report
     again = tmp_path / "again"
     words = ["--config", f"evaluate:{run}", "--workdir", str(again)]
     assert main([*words, f"--config.data.path={data['data__path']}"]) == 0
