@@ -167,7 +167,7 @@ def test_evaluate_and_export_know_a_run_by_its_directory(finished, tmp_path, cap
     for name in ("method", "step", "scores", "data_fingerprint"):
         assert second[name] == card[name]
     assert second["config"]["data.source"] == "synthetic"
-    assert again["scores"]["trained encoder"] == trained["trained encoder"]
+    assert again["scores"]["trained encoder"] == found
     words = ["--config", f"export:{finished}", "--workdir", str(tmp_path / "no")]
     assert main([*words, "--config.weights.channels=1"]) == 2
 

@@ -200,9 +200,7 @@ def _label(own: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> str:
     method = own.get("method.name")
     name = str(method or "run")
     if "method.encoder" in own:
-        name += (
-            f" of {own['method.encoder']}" if own["method.encoder"] else " from scratch"
-        )
+        name += f" of {own['method.encoder'] or 'a random start'}"
     like = [one for one in facts if one.get("method.name") == method]
     told = [
         f"{field.rpartition('.')[2]} {_shown(own[field])}"

@@ -75,7 +75,7 @@ def test_encoders_of_other_seeds_are_repetitions_and_none_is_from_scratch(tmp_pa
     assert [(line.label, len(line.runs)) for line in lines] == [
         ("finetune of mae", 2),
         ("finetune of guided", 1),
-        ("finetune from scratch", 1),
+        ("finetune of a random start", 1),
     ]
 
 
