@@ -164,7 +164,8 @@ def write_comparison(results: Sequence[Result], folder: Path) -> tuple[str, Path
             f'<tr><th scope="row">{text(line.label)}</th><td>{text(runs) or "–"}</td>'
             f"<td>{text(line.features)}</td>{cells}</tr>"
         )
-    content = scrolling(
+    content = "<p>Percent; of several runs the mean and its standard error.</p>"
+    content += scrolling(
         "Scores",
         '<table class="scores"><thead><tr><th>run</th><th>directories</th>'
         f"<th>features</th>{heads}</tr></thead><tbody>{body}</tbody></table>",
