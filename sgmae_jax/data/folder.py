@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from sgmae_jax.data.errors import DataError
-from sgmae_jax.data.files import open_files
+from sgmae_jax.data.files import Files, open_files
 from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.source import Example, digest
 
@@ -13,7 +13,7 @@ SPLITS = ("train", "test", "val", "validation")
 UNLABELLED = "unlabelled"
 
 
-def common_root(names: list[str]) -> str:
+def _common_root(names: list[str]) -> str:
     """Returns the folder below which splits, classes or images begin.
 
     A lone folder is passed through if it is no split and holds folders with images:
@@ -30,7 +30,7 @@ def common_root(names: list[str]) -> str:
         root = inside
 
 
-def splits_present(names: list[str]) -> list[str]:
+def _splits_present(names: list[str]) -> list[str]:
     """Returns the split folders at the top, [] if the top level is classes.
 
     "train" may also be a class (a vehicle): a folder of that name is a split if
@@ -42,6 +42,32 @@ def splits_present(names: list[str]) -> list[str]:
         name.count("/") >= 2 and name.split("/", 1)[0] in splits for name in names
     )
     return splits if nested or heads == set(splits) else []
+
+
+def find_split(files: Files, path: str, split: str) -> tuple[str, list[str], list[str]]:
+    """The layout of a folder or archive in which a split is asked for.
+
+    Args:
+        files: what it holds.
+        path: as the user gave it, for messages.
+        split: which must be there; "train" is all, where there are no split folders.
+
+    Returns:
+        (what all names begin with, the names behind it in order, the splits found)
+
+    Raises:
+        DataError: no images, no such split.
+    """
+    names = sorted(files.names())
+    if not names:
+        raise DataError(f"path {path!r} holds no images (.jpg, .png, .webp, …)")
+    root = _common_root(names)
+    rests = [name[len(root) :] for name in names]
+    splits = _splits_present(rests)
+    if split not in (splits or ["train"]):
+        there = ", ".join(splits) or "train (there are no split folders)"
+        raise DataError(f"path {path!r} has no split {split!r}; it has {there}")
+    return root, rests, splits
 
 
 def _class_of(name: str) -> str | None:
@@ -71,15 +97,7 @@ class Folder:
 
     def __init__(self, path: str, *, split: str = "train", channels: int = 3):
         self._files = open_files(path)
-        names = sorted(self._files.names())
-        if not names:
-            raise DataError(f"path {path!r} holds no images (.jpg, .png, .webp, …)")
-        root = common_root(names)
-        rests = [name[len(root) :] for name in names]
-        splits = splits_present(rests)
-        if split not in (splits or ["train"]):
-            there = ", ".join(splits) or "train (there are no split folders)"
-            raise DataError(f"path {path!r} has no split {split!r}; it has {there}")
+        root, rests, splits = find_split(self._files, path, split)
         found: set[str] = set()
         for prefix in [f"{present}/" for present in splits] or [""]:
             inside = [rest[len(prefix) :] for rest in rests if rest.startswith(prefix)]

@@ -8,7 +8,7 @@ import posixpath
 
 from sgmae_jax.data.errors import BadImage, DataError
 from sgmae_jax.data.files import Files, open_files
-from sgmae_jax.data.folder import UNLABELLED, common_root, splits_present
+from sgmae_jax.data.folder import UNLABELLED, find_split
 from sgmae_jax.data.images import decode_image
 from sgmae_jax.data.segments import count_classes, read_segments
 from sgmae_jax.data.source import UNLABELLED_PIXEL, Example, digest
@@ -45,15 +45,7 @@ class Pairs:
 
     def __init__(self, path: str, *, split: str = "train", channels: int = 3):
         self._files = open_files(path)
-        names = sorted(self._files.names())
-        if not names:
-            raise DataError(f"path {path!r} holds no images (.jpg, .png, .webp, …)")
-        root = common_root(names)
-        rests = [name[len(root) :] for name in names]
-        splits = splits_present(rests)
-        if split not in (splits or ["train"]):
-            there = ", ".join(splits) or "train (there are no split folders)"
-            raise DataError(f"path {path!r} has no split {split!r}; it has {there}")
+        root, rests, splits = find_split(self._files, path, split)
         folder = f"{split}/" if splits else ""
         mine = [rest[len(folder) :] for rest in rests if rest.startswith(folder)]
         self._items = [name for name in mine if name.startswith(_IMAGES)]

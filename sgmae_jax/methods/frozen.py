@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from sgmae_jax import methods
@@ -27,7 +26,7 @@ from sgmae_jax.config import (
 )
 from sgmae_jax.methods.base import Method, Params, Run
 from sgmae_jax.methods.image import make_autoencoder
-from sgmae_jax.models import Autoencoder, Encoder, resize_positions, sincos_table
+from sgmae_jax.models import Autoencoder
 from sgmae_jax.weights import (
     Weights,
     WeightsError,
@@ -35,6 +34,7 @@ from sgmae_jax.weights import (
     read_weights,
     wishes,
 )
+from sgmae_jax.weights.fit import fit_positions, with_positions
 
 # The fields of a config that make its autoencoder.
 _FIELDS = ("model.", "data.image_size", "data.channels", "data.mean", "data.std")
@@ -114,20 +114,14 @@ def read_frozen(config, field: str, model: Autoencoder) -> PyTree:
     if model.encoder.positions == "learned":
         theirs = _described(config, field)[1].encoder
         try:
-            found = _with_positions(found, theirs, model.grid)
-        except ValueError as error:
+            found = with_positions(found, theirs.grid)
+            found = fit_positions(found, theirs.grid, model.grid)
+        except (KeyError, ValueError) as error:
             raise ConfigError(f"config.{field} = {path!r}: {error}") from None
     wanted = jax.eval_shape(model.init, jax.random.key(0))["encoder"]
     if wrong := difference(found, wanted):
         raise ConfigError(f"config.{field} = {path!r}: the encoder's {wrong}")
     return found
-
-
-def _with_positions(params: PyTree, theirs: Encoder, grid: tuple[int, int]) -> PyTree:
-    """Parameters with the table of positions, fixed or learned, for another grid."""
-    fixed = sincos_table(theirs.grid, theirs.width).astype(np.float32)
-    table = np.asarray(params.get("pos_embed", fixed))
-    return {**params, "pos_embed": resize_positions(table, theirs.grid, grid)}
 
 
 def _find(

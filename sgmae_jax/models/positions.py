@@ -67,7 +67,7 @@ def resize_positions(
         raise ValueError(f"a table of {len(table)} rows is none for a grid of {grid}")
     if grid == size:
         return table
-    special, rows = np.split(table, [len(table) - tokens])
+    special, rows = np.split(np.asarray(table), [len(table) - tokens])
     image = rows.astype(np.float64).reshape(*grid, -1)
     down, right = (_cubic(*sides) for sides in zip(grid, size, strict=True))
     resized = np.einsum("ia,jb,abd->ijd", down, right, image)
