@@ -159,7 +159,8 @@ def _mask_feature(features: dict[str, Any], image: Any, name: str) -> str | None
     """The feature that holds the classes of pixels, if there is one."""
     found = [
         key
-        for key, feature in features.items()
+        # In the order of their names: TFDS gives its own in one that varies.
+        for key, feature in sorted(features.items())
         if key != "image" and isinstance(feature, image) and feature.shape[-1] == 1
         # Depth and the like have more bits.
         if feature.np_dtype == "uint8"
