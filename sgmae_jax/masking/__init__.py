@@ -1,5 +1,12 @@
 """Masks for masked autoencoders, usable alone: needs jax and numpy, nothing else."""
 
+from sgmae_jax.masking.attention import (
+    attention_mask,
+    attention_scores,
+    guided_by_attention,
+    mask_valid,
+    random_share,
+)
 from sgmae_jax.masking.bank import (
     Bank,
     empty_bank,
@@ -41,7 +48,9 @@ __all__ = [
     "Guidance",
     "Mask",
     "MaskError",
+    "attention_mask",
     "attention_relations",
+    "attention_scores",
     "block_mask",
     "boosted_mask",
     "bucket_at",
@@ -52,16 +61,19 @@ __all__ = [
     "exploitation_rates",
     "grid_mask",
     "guide",
+    "guided_by_attention",
     "guided_mask",
     "gumbel_softmax",
     "hint_count",
     "informed_mask",
     "invert",
     "load_mask_fn",
+    "mask_valid",
     "normalised_cut",
     "normalised_cut_dense",
     "num_keep",
     "random_mask",
+    "random_share",
     "ratio_buckets",
     "read_bank",
     "rectangle_map",
