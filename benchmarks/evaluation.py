@@ -48,9 +48,9 @@ def gaussian(items: int, width: int, scored: int) -> tuple[np.ndarray, ...]:
 def features_of(run: pathlib.Path, data: str, items: int, scored: int):
     """Features of a run's encoder on the splits its config names."""
     from sgmae_jax.config import config_of_run, pair
+    from sgmae_jax.domains.images import open_source as open_config_source
     from sgmae_jax.tasks import restore_run
     from sgmae_jax.training.console import Console
-    from sgmae_jax.training.inputs import open_config_source
 
     asked = config_of_run("evaluate", str(run))
     asked.data.path = data

@@ -62,10 +62,10 @@ def agreement(run: pathlib.Path, images: int = 128) -> None:
     """Signs of the second eigenvector on real features, against float64."""
     from sgmae_jax.analysis.samples import load_samples
     from sgmae_jax.config import config_of_run, pair
+    from sgmae_jax.domains.images import open_source as open_config_source
     from sgmae_jax.methods.image import make_autoencoder
     from sgmae_jax.tasks import restore_run
     from sgmae_jax.training.console import Console
-    from sgmae_jax.training.inputs import open_config_source
 
     asked = config_of_run("analyze", str(run))
     step, config, _, params, _ = restore_run(asked, run, Console())

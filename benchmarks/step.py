@@ -19,7 +19,7 @@ from benchmarks import bare
 from benchmarks.bare import Sizes
 from benchmarks.measure import interleave, report
 from benchmarks.ours import Trainer, config_of, random_batch
-from sgmae_jax.data import AugmentConfig, Loader, open_source
+from sgmae_jax.data import ImageRows, Loader, open_source
 
 CIFAR = Sizes()
 TINY_224 = Sizes(224, 16, 192, 12, 3, 512, 8, 16)
@@ -144,11 +144,7 @@ def loader_keeps_up(sizes: Sizes, batch: int, rounds: int) -> None:
         in_memory=True,
     )
     loader = Loader(
-        source,
-        batch_size=batch,
-        image_size=(sizes.image, sizes.image),
-        seed=0,
-        augment=AugmentConfig(),
+        source, ImageRows((sizes.image, sizes.image)), batch_size=batch, seed=0
     )
     steps = iter(range(1_000_000))
     ours = Trainer(config_of(sizes, batch), sizes)

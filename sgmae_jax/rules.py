@@ -191,15 +191,6 @@ def dotted(value: Any) -> str | None:
     return None if good else "a path like package.module:function"
 
 
-def source(value: Any) -> str | None:
-    """A data source as `open_source` knows them."""
-    words = "synthetic, folder, pairs or tfds:<name>"
-    if not isinstance(value, str):
-        return words
-    good = value in ("synthetic", "folder", "pairs")
-    return None if good or (value.startswith("tfds:") and value[5:]) else words
-
-
 def split(value: Any) -> str | None:
     """A split, or a slice of one: train, test[:1000], train[:90%]."""
     import re

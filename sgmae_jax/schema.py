@@ -5,7 +5,7 @@ The fields below `method.` belong to the methods and stand in their files.
 
 from __future__ import annotations
 
-from sgmae_jax import rules
+from sgmae_jax import rules, sources
 from sgmae_jax.rules import Field
 
 FIELDS: dict[str, Field] = {
@@ -19,8 +19,8 @@ FIELDS: dict[str, Field] = {
     "steps": Field(None, rules.optional(rules.integer(1)), "length; or `epochs`"),
     "data.source": Field(
         "synthetic",
-        rules.optional(rules.source),
-        "synthetic, folder, pairs, tfds:<name>",
+        rules.optional(sources.rule),
+        sources.words(),
     ),
     "data.path": Field("", rules.path, "folder or archive; TFDS data directory"),
     "data.split": Field("train", rules.split, "what to train on"),
@@ -143,6 +143,11 @@ FIELDS: dict[str, Field] = {
     ),
     "eval.choose_best": Field(
         False, rules.boolean, "keep the step that is best on eval.validation_split"
+    ),
+    "eval.patience": Field(
+        None,
+        rules.optional(rules.integer(1)),
+        "scores without a new best (eval.choose_best) before a run ends early",
     ),
     "eval.protocols": Field(
         ("knn", "probe"),

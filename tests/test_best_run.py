@@ -1,5 +1,6 @@
 """Runs that keep their best step: chosen on validation, scored once on the test set."""
 
+import itertools
 import json
 import shutil
 
@@ -78,13 +79,30 @@ def test_a_run_that_ended_before_its_offer_makes_it_when_it_goes_on(
     assert all((torn / n).read_text() == (chosen / n).read_text() for n in names)
 
 
+def test_a_run_without_patience_left_ends_early_and_stays_ended(tmp_path, capsys):
+    patient = {**CHOOSING, "steps": 40, "eval__patience": 1, "checkpoint__every": 3}
+    assert main(arguments(tmp_path, **patient)) == 0
+    found = validation(tmp_path)
+    best, last = best_of(tmp_path), max(found)
+    assert last == best + 2 < 40 and found[last] <= found[best]
+    earlier = [step for step in found if step < last]
+    assert all(found[b] > found[a] for a, b in itertools.pairwise(earlier))
+    assert f"ended at step {last}" in capsys.readouterr().out
+    scores = (tmp_path / "scores.json").read_text()
+    assert main(arguments(tmp_path, **patient)) == 0
+    assert validation(tmp_path) == found
+    assert (tmp_path / "scores.json").read_text() == scores
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"eval__validation_split": "None"}, "must go with an eval.validation_split"),
-        ({"eval__validation_split": "test[:50]"}, "must share no image with eval"),
-        ({"eval__validation_split": "test"}, "must share no image with eval.split"),
+        ({"eval__validation_split": "test[:50]"}, "must share no item with eval"),
+        ({"eval__validation_split": "test"}, "must share no item with eval.split"),
         ({"method__name": "mae"}, "must be left to methods with a head of their own"),
+        ({"eval__patience": 1, "eval__every": 0}, "must go with eval.every > 0"),
+        ({"eval__patience": 1, "eval__choose_best": False}, "with eval.choose_best"),
         ({"eval__neighbours": "(5,5)"}, "several different ones"),
     ],
 )

@@ -12,6 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "sgmae_jax"
 # A module may import, at its top, only from lower ranks and from its own package.
 RANKS = {
     "rules": 0,
+    "sources": 0,
     "masking": 0,
     "schema": 1,
     "config": 2,
@@ -25,9 +26,10 @@ RANKS = {
     "methods": 5,
     "evaluation": 6,
     "analysis": 6,
-    "training": 7,
-    "tasks": 8,
-    "main": 9,
+    "domains": 7,
+    "training": 8,
+    "tasks": 9,
+    "main": 10,
 }
 FILES = sorted(
     file

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgmae_jax.analysis.page import score_cell, scrolling, section, text, write_page
-from sgmae_jax.analysis.score_table import ERROR, kinds_of, score_text, title_of
+from sgmae_jax.analysis.score_table import (
+    ERROR,
+    kind_of,
+    kinds_of,
+    score_text,
+    title_of,
+)
 
 Row = dict[str, float]
 # Fields that say where and how a run went, not what it was.
@@ -128,7 +134,7 @@ def compare(results: Sequence[Result]) -> tuple[list[Line], list[str]]:
 
 
 def markdown(lines: Sequence[Line], notes: Iterable[str] = ()) -> str:
-    """The table in Markdown, percent, the best of every column in bold."""
+    """The table in Markdown, the best of every column in bold."""
     kinds = kinds_of(line.scores for line in lines)
     best = _best(lines, kinds)
     head = ["run", "runs", "features", *map(title_of, kinds)]
@@ -136,7 +142,7 @@ def markdown(lines: Sequence[Line], notes: Iterable[str] = ()) -> str:
     for line in lines:
         cells = [score_text(line.scores, kind) or "–" for kind in kinds]
         cells = [
-            f"**{cell}**" if line.scores.get(kind, -1) == best[kind] else cell
+            f"**{cell}**" if cell != "–" and line.scores[kind] == best[kind] else cell
             for cell, kind in zip(cells, kinds, strict=True)
         ]
         rows.append([line.label, _count(line), line.features, *cells])
@@ -158,13 +164,19 @@ def write_comparison(results: Sequence[Result], folder: Path) -> tuple[str, Path
         for kind in kinds:
             value = line.scores.get(kind)
             wins = value is not None and value == best[kind]
-            cells += score_cell(value, score_text(line.scores, kind), best=wins)
+            cells += score_cell(
+                value,
+                score_text(line.scores, kind),
+                best=wins,
+                share=kind_of(kind).share,
+            )
         runs = ", ".join(line.runs)
         body += (
             f'<tr><th scope="row">{text(line.label)}</th><td>{text(runs) or "–"}</td>'
             f"<td>{text(line.features)}</td>{cells}</tr>"
         )
-    content = "<p>Percent; of several runs the mean and its standard error.</p>"
+    unit = "Percent" if all(kind_of(kind).share for kind in kinds) else "Scores"
+    content = f"<p>{unit}; of several runs the mean and its standard error.</p>"
     content += scrolling(
         "Scores",
         '<table class="scores"><thead><tr><th>run</th><th>directories</th>'
@@ -227,12 +239,17 @@ def _means(rows: Sequence[Row]) -> Row:
 
 
 def _best(lines: Sequence[Line], kinds: Iterable[str]) -> dict[str, float | None]:
-    """The highest score of every kind, if there is more than one to choose from."""
+    """The best score of every kind, if there is more than one to choose from."""
     found = {
         kind: [line.scores[kind] for line in lines if kind in line.scores]
         for kind in kinds
     }
-    return {kind: max(of) if len(of) > 1 else None for kind, of in found.items()}
+    return {
+        kind: (min if kind_of(kind).lower_is_better else max)(of)
+        if len(of) > 1
+        else None
+        for kind, of in found.items()
+    }
 
 
 def _count(line: Line) -> str:

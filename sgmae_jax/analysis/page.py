@@ -68,21 +68,25 @@ def _file_name(found: re.Match[str]) -> str:
     return f"…/{last}" if "." in last.strip(".") else "…"
 
 
-def score_cell(value: Any, shown: str = "", *, best: bool = False) -> str:
-    """The cell of a score, with a bar for its size; a dash where there is none.
+def score_cell(
+    value: Any, shown: str = "", *, best: bool = False, share: bool = True
+) -> str:
+    """The cell of a score; a dash where there is none.
 
     Args:
-        value: a share in [0, 1], or anything else for none.
+        value: a number, or anything else for none.
         shown: as text; empty: a percentage.
         best: stands out.
+        share: it is one, in [0, 1], and has a bar for its size.
     """
-    share = number(value)
-    if not math.isfinite(share):
+    size = number(value)
+    if not math.isfinite(size):
         return "<td>–</td>"
-    width = 100 * min(max(share, 0.0), 1.0)
+    width = 100 * min(max(size, 0.0), 1.0)
     bar = f'<span class="bar"><i style="width:{width:.1f}%"></i></span>'
+    bar = bar if share else ""
     kind = ' class="own"' if best else ""
-    return f"<td{kind}>{text(shown) or percent(share)}{bar}</td>"
+    return f"<td{kind}>{text(shown) or percent(size)}{bar}</td>"
 
 
 def number(value: Any) -> float:

@@ -22,14 +22,20 @@ from sgmae_jax.analysis.page import (
     text,
     write_page,
 )
-from sgmae_jax.analysis.score_table import ERROR, kinds_of, title_of
+from sgmae_jax.analysis.score_table import (
+    ERROR,
+    kind_of,
+    kinds_of,
+    score_text,
+    title_of,
+)
 
 # Drawn first and under these titles; other numbers in the log follow in a fold.
 _CHARTS = {
     "loss": "Loss",
     "lr": "Learning rate",
-    "images_per_second": "Images per second",
 }
+_SPEED, _BAD = re.compile(r"(\w+)_per_second"), re.compile(r"bad_(\w+)")
 _PICTURES = 8
 _COLUMNS = {
     "reconstruction": (
@@ -83,14 +89,17 @@ def _facts(rows: Mapping[float, Mapping[str, float]]) -> str:
         facts.append(("epochs", short(round(epochs[-1], 2))))
     if loss := series.get("loss"):
         facts.append(("final loss", short(loss[-1])))
-    if speed := series.get("images_per_second"):
-        facts.append(("images/s, median", short(round(statistics.median(speed), 1))))
+    for name, speed in series.items():
+        if (unit := _SPEED.fullmatch(name)) and speed:
+            median = short(round(statistics.median(speed), 1))
+            facts.append((f"{unit[1]}/s, median", median))
     if use := series.get("mfu"):
         facts.append(("of peak, median", percent(statistics.median(use))))
     if skipped := sum(series.get("skipped", ())):
         facts.append(("steps skipped", short(skipped)))
-    if bad := max(series.get("bad_images", (0,))):
-        facts.append(("bad images", short(bad)))
+    for name, bad in series.items():
+        if (unit := _BAD.fullmatch(name)) and any(bad):
+            facts.append((f"bad {unit[1]}", short(max(bad))))
     tiles = "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
         for name, value in facts
@@ -110,13 +119,19 @@ def _scores(scores: Any) -> str:
     body = ""
     for name, row in rows.items():
         own = ' class="own"' if name.startswith("trained") else ""
-        cells = "".join(score_cell(row.get(kind), _shown(row, kind)) for kind in kinds)
+        cells = "".join(
+            score_cell(row.get(kind), _shown(row, kind), share=kind_of(kind).share)
+            for kind in kinds
+        )
         body += f'<tr{own}><th scope="row">{text(name)}</th>{cells}</tr>'
     own_head = {"accuracy", "miou"} & set(kinds)
     head_too = ", and of the run's own head" if own_head else ""
+    words = "Scores on held-out data."
+    if all(kind_of(kind).share for kind in kinds):
+        words = f"Accuracy on held-out images, from frozen features{head_too}."
     return section(
         "Scores",
-        f"<p>Accuracy on held-out images, from frozen features{head_too}.</p>"
+        f"<p>{words}</p>"
         + scrolling(
             "Scores",
             f'<table class="scores"><thead><tr><th>features</th>{head}</tr></thead>'
@@ -129,6 +144,8 @@ def _shown(row: Mapping[str, Any], kind: str) -> str:
     """A score with its standard error, if it has one."""
     spread = number(row.get(kind + ERROR))
     value = number(row.get(kind))
+    if not kind_of(kind).share:
+        return score_text(row, kind) if math.isfinite(value) else ""
     if not math.isfinite(spread) or not math.isfinite(value):
         return ""
     return f"{percent(value)} ± {percent(spread)}"
@@ -137,20 +154,29 @@ def _shown(row: Mapping[str, Any], kind: str) -> str:
 def _curves(rows: Mapping[float, Mapping[str, float]]) -> str:
     names = _names(rows)
     scored = [name for name in names if name.startswith("eval/")]
+    first = {name: title for name, title in _CHARTS.items() if name in names}
+    first |= {
+        name: f"{unit[1].capitalize()} per second"
+        for name in names
+        if (unit := _SPEED.fullmatch(name))
+    }
     charts = [
         line_chart(title, {"last": _series(rows, name)})
-        for name, title in _CHARTS.items()
-        if name in names
+        for name, title in first.items()
     ]
-    evaluated = {}
+    shares = {}
     for name in scored:
         kind = name.removeprefix("eval/")
-        evaluated[title_of(kind)] = _series(rows, name)
-    charts.append(line_chart("Accuracy on held-out images", evaluated, form=percent))
+        inside = all(0 <= value <= 1 for value in _finite_values(rows, name))
+        if kind_of(kind).share and inside:
+            shares[title_of(kind)] = _series(rows, name)
+        else:
+            charts.append(line_chart(title_of(kind), {"last": _series(rows, name)}))
+    charts.append(line_chart("Accuracy on held-out images", shares, form=percent))
     others = [
         line_chart(name, {"last": _series(rows, name)})
         for name in names
-        if name not in (*_CHARTS, *scored, "step", "epoch")
+        if name not in (*first, *scored, "step", "epoch")
     ]
     drawn, folded = "".join(charts), "".join(others)
     content = f'<div class="charts">{drawn}</div>' if drawn else ""

@@ -1,19 +1,41 @@
-"""Scores as people read them: names, percents, standard errors, a plain table."""
+"""Scores as people read them: names, units, standard errors, a plain table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 # Behind the name of a score, the name of its standard error.
 ERROR = " error"
-TITLES = {
-    "knn": "kNN",
-    "probe": "probe",
-    "lars": "LARS probe",
-    "accuracy": "own head",
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
+
+
+class Kind(NamedTuple):
+    """What a score is.
+
+    Attributes:
+        title: at the head of a column.
+        share: of 1, shown in percent; otherwise a number in a unit of its own.
+        lower_is_better: an error.
+    """
+
+    title: str
+    share: bool = True
+    lower_is_better: bool = False
+
+
+KINDS = {
+    "knn": Kind("kNN"),
+    "probe": Kind("probe"),
+    "lars": Kind("LARS probe"),
+    "accuracy": Kind("own head"),
+    "miou": Kind("mIoU"),
+    "pixel_accuracy": Kind("pixel accuracy"),
 }
+
+
+def kind_of(name: str) -> Kind:
+    """What a score of that name is; one that is not known is a share."""
+    return KINDS.get(name, Kind(name))
 
 
 def kinds_of(rows: Iterable[Mapping[str, float]]) -> list[str]:
@@ -24,27 +46,32 @@ def kinds_of(rows: Iterable[Mapping[str, float]]) -> list[str]:
 
 def title_of(kind: str) -> str:
     """The name of a score at the head of a column."""
-    return TITLES.get(kind, kind)
+    return kind_of(kind).title
 
 
 def score_text(row: Mapping[str, float], kind: str) -> str:
-    """A score in percent, with its standard error if there is one; "" if absent."""
+    """A score with its standard error, if there is one; "" if absent.
+
+    Shares are in percent, other numbers as they are.
+    """
     if kind not in row:
         return ""
     error = row.get(kind + ERROR)
-    value = f"{100 * row[kind]:.2f}"
-    return value if error is None else f"{value} ± {100 * error:.2f}"
+    scale, digits = (100, 2) if kind_of(kind).share else (1, 4)
+    value = f"{scale * row[kind]:.{digits}f}"
+    return value if error is None else f"{value} ± {scale * error:.{digits}f}"
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Lines of a plain table, in percent; empty when there are no scores.
+    """Lines of a plain table; empty when there are no scores.
 
     A column is there only if a row has it.
     """
     if not scores:
         return []
     kinds = kinds_of(scores.values())
-    rows = [["percent", *map(title_of, kinds)]]
+    shares = all(kind_of(kind).share for kind in kinds)
+    rows = [["percent" if shares else "score", *map(title_of, kinds)]]
     for name, row in scores.items():
         rows.append([name, *(score_text(row, kind) for kind in kinds)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

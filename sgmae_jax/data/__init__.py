@@ -1,4 +1,4 @@
-"""Images from anywhere, in a fixed order, as uint8 batches."""
+"""Data from anywhere, in a fixed order, as batches."""
 
 from sgmae_jax.data.augment import (
     AugmentConfig,
@@ -10,13 +10,15 @@ from sgmae_jax.data.augment import (
 )
 from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
 from sgmae_jax.data.images import decode_image
-from sgmae_jax.data.loader import BadLog, Batch, Loader
+from sgmae_jax.data.loader import BadLog, Batch, Loader, plain_batches, steps_in
 from sgmae_jax.data.opening import bounds, open_source, parse_split, slice_source
 from sgmae_jax.data.randaugment import RandAugment
+from sgmae_jax.data.rows import ImageRows, Row, Rows, stack
 from sgmae_jax.data.source import (
     UNLABELLED_PIXEL,
     Example,
     InMemory,
+    Items,
     Source,
     Subset,
 )
@@ -30,9 +32,13 @@ __all__ = [
     "Batch",
     "DataError",
     "Example",
+    "ImageRows",
     "InMemory",
+    "Items",
     "Loader",
     "RandAugment",
+    "Row",
+    "Rows",
     "Shown",
     "Source",
     "Subset",
@@ -44,8 +50,11 @@ __all__ = [
     "eval_image",
     "open_source",
     "parse_split",
+    "plain_batches",
     "shown_segments",
     "slice_source",
+    "stack",
+    "steps_in",
     "train_image",
     "whole_image",
 ]

@@ -16,62 +16,46 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
 
-from sgmae_jax.data.augment import (
-    AugmentConfig,
-    Shown,
-    eval_image,
-    shown_segments,
-    train_image,
-    whole_image,
-)
 from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
-from sgmae_jax.data.source import Source
+from sgmae_jax.data.rows import Row, Rows
+from sgmae_jax.data.source import Items
 
 _ORDER, _AUGMENT = zlib.crc32(b"order"), zlib.crc32(b"augment")
 NAMED = 20
 
+# One process' rows of a batch: what `Rows` makes, and beside it id i32[B], index into
+# the source, and epoch i32[B], the pass over the source that a row belongs to, from 0.
+Batch = dict[str, np.ndarray]
+# How the item of an id is shown.
+_Show = Callable[[int, Any], Row]
 
-class Batch(TypedDict):
-    """One process' rows of a batch.
 
-    Attributes:
-        image: pixels, 0 to 255.
-        label: class, -1 where unknown.
-        id: index into the source.
-        epoch: the pass over the source that the row belongs to, from 0.
-        view: where in the source image the shown one lies, see `Shown`.
-        segments: class of every pixel shown; only where the loader was asked for it.
+def steps_in(source: Items, batch_size: int, unit: str) -> int:
+    """Batches in one pass over a source; what is left over at its end is dropped.
+
+    Args:
+        source: where items come from.
+        batch_size: rows of the global batch.
+        unit: what an item is called, in the plural.
+
+    Raises:
+        DataError: fewer items than a batch has rows.
     """
-
-    image: UInt8[np.ndarray, "B H W C"]
-    label: Int32[np.ndarray, " B"]
-    id: Int32[np.ndarray, " B"]
-    epoch: Int32[np.ndarray, " B"]
-    view: Float32[np.ndarray, "B 2 2"]
-    segments: NotRequired[UInt8[np.ndarray, "B H W"]]
-
-
-# How the image of an id is shown.
-_Show = Callable[[int, np.ndarray], Shown]
-
-
-class _Row(NamedTuple):
-    """One row of a batch; no more of its example is kept."""
-
-    shown: Shown
-    label: int
-    id: int
-    segments: UInt8[np.ndarray, "H W"] | None
+    if not 1 <= batch_size <= len(source):
+        raise DataError(
+            f"batch_size {batch_size} does not fit {source.name}, which has "
+            f"{len(source)} {unit}"
+        )
+    return len(source) // batch_size
 
 
 @dataclass(frozen=True)
 class BadLog:
-    """The bad images met so far: how many, and the first ones as "name: reason"."""
+    """The bad items met so far: how many, and the first ones as "name: reason"."""
 
     count: int
     names: tuple[str, ...]
@@ -82,21 +66,19 @@ class Loader:
 
     An epoch is a permutation of the source, cut into global batches; what is left
     over at its end is dropped. A process gets one contiguous block of each global
-    batch. A bad image is replaced by the next good one (id + 1, + 2, …, from the end
-    back to 0), and the batch gives the id of the image that is shown.
+    batch. A bad item is replaced by the next good one (id + 1, + 2, …, from the end
+    back to 0), and the batch gives the id of the item that is shown.
 
     Args:
-        source: where examples come from.
+        source: where items come from.
+        rows: how they become rows of a batch.
         batch_size: rows of the global batch, a multiple of `process_count`.
-        image_size: (h, w) in pixels.
-        seed: >= 0; the root of order and augmentation.
-        augment: how to vary the images; None shows the centre, unvaried.
-        segments: whether batches hold the classes of the pixels shown; the source must
-            have `pixel_classes`.
-        max_bad_fraction: share of the source's images that may be bad, 0 to 1.
+        seed: >= 0; the root of order and of all chance in the rows.
+        varied: rows to train on; otherwise as held-out items are shown.
+        max_bad_fraction: share of the source's items that may be bad, 0 to 1.
         process_index: which block is this process', 0 <= index < process_count.
         process_count: how many processes share the global batch.
-        threads: threads that decode, >= 1.
+        threads: threads that read, >= 1.
         prefetch: batches made ahead, >= 1.
 
     Attributes:
@@ -104,18 +86,17 @@ class Loader:
         wait_seconds: time that consumers of `iterate` have waited for batches.
 
     Raises:
-        DataError: a value out of its range, or fewer images than a batch has rows.
+        DataError: a value out of its range, or fewer items than a batch has rows.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: Items,
+        rows: Rows,
         *,
         batch_size: int,
-        image_size: tuple[int, int],
         seed: int,
-        augment: AugmentConfig | None,
-        segments: bool = False,
+        varied: bool = True,
         max_bad_fraction: float = 0.001,
         process_index: int = 0,
         process_count: int = 1,
@@ -127,27 +108,21 @@ class Loader:
                 f"batch_size {batch_size} cannot be split over {process_count} "
                 f"processes, of which this is number {process_index}"
             )
-        if not 1 <= batch_size <= len(source):
+        if min(threads, prefetch, seed + 1) < 1:
             raise DataError(
-                f"batch_size {batch_size} does not fit {source.name}, which has "
-                f"{len(source)} images"
+                f"threads {threads} and prefetch {prefetch} must be at least 1, seed "
+                f"{seed} at least 0"
             )
-        if min(threads, prefetch, seed + 1, *image_size) < 1:
-            raise DataError(
-                f"threads {threads}, prefetch {prefetch} and image_size {image_size} "
-                f"must be at least 1, seed {seed} at least 0"
-            )
-        self.steps_per_epoch = len(source) // batch_size
+        self.steps_per_epoch = steps_in(source, batch_size, rows.unit)
         self.wait_seconds = 0.0
         self._source = source
+        self._rows = rows
         self._batch_size = batch_size
-        self._image_size = image_size
         self._seed = seed
-        self._augment = augment
-        self._segments = segments
+        self._varied = varied
         self._max_bad = max_bad_fraction * len(source)
-        rows = batch_size // process_count
-        self._block = slice(process_index * rows, (process_index + 1) * rows)
+        block = batch_size // process_count
+        self._block = slice(process_index * block, (process_index + 1) * block)
         self._threads = threads
         self._prefetch = prefetch
         self._bad: dict[int, str] = {}
@@ -167,7 +142,8 @@ class Loader:
         Raises:
             TooManyBad: the share of bad images has passed `max_bad_fraction`.
         """
-        return self._make(*self._rows(step))
+        epoch, ids, show = self._drawn(step)
+        return self._join(epoch, self._make(ids, show))
 
     def iterate(self, start_step: int = 0) -> Generator[tuple[int, Batch], None, None]:
         """Yields (step, batch) from a step on, without end, made ahead by threads.
@@ -177,15 +153,15 @@ class Loader:
         Raises:
             TooManyBad: as `batch_at`.
         """
-        jobs = map(self._rows, itertools.count(start_step))
+        jobs = map(self._drawn, itertools.count(start_step))
         with contextlib.closing(self._ahead(jobs)) as batches:
             yield from enumerate(batches, start_step)
 
     def sweep(self) -> Generator[Batch, None, None]:
-        """Yields every example once, whole and stretched to the size, in order of id.
+        """Yields every item once, whole, in order of id.
 
         The last batch is filled up from the start of the source; `epoch` is 0. Blocks,
-        threads, bad images and closing are as in `iterate`.
+        threads, bad items and closing are as in `iterate`.
 
         Raises:
             TooManyBad: as `batch_at`.
@@ -202,25 +178,26 @@ class Loader:
         pool = concurrent.futures.ThreadPoolExecutor(
             self._threads, thread_name_prefix="loader"
         )
-        ahead: collections.deque[list[concurrent.futures.Future[Batch]]] = (
-            collections.deque()
-        )
+        ahead: collections.deque[
+            tuple[int, list[concurrent.futures.Future[list[Row]]]]
+        ] = collections.deque()
 
         def submit(jobs: Iterator[tuple[int, np.ndarray, _Show]]) -> None:
             for epoch, ids, show in jobs:
                 # Parts rather than rows: a 32-pixel image costs less than a future.
                 parts = np.array_split(ids, min(self._threads, len(ids)))
-                ahead.append([pool.submit(self._make, epoch, p, show) for p in parts])
+                made = [pool.submit(self._make, part, show) for part in parts]
+                ahead.append((epoch, made))
 
         try:
             submit(itertools.islice(jobs, self._prefetch))
             while ahead:
-                futures = ahead.popleft()
+                epoch, futures = ahead.popleft()
                 start = time.perf_counter()
                 parts = [future.result() for future in futures]
                 self.wait_seconds += time.perf_counter() - start
                 submit(itertools.islice(jobs, 1))
-                yield _join(parts)
+                yield self._join(epoch, list(itertools.chain(*parts)))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -228,7 +205,7 @@ class Loader:
         rng = np.random.default_rng([self._seed, epoch, _ORDER])
         return rng.permutation(len(self._source))
 
-    def _rows(self, step: int) -> tuple[int, np.ndarray, _Show]:
+    def _drawn(self, step: int) -> tuple[int, np.ndarray, _Show]:
         epoch, place = divmod(step, self.steps_per_epoch)
         first = place * self._batch_size
         ids = self._order(epoch)[first : first + self._batch_size][self._block]
@@ -239,49 +216,42 @@ class Loader:
         ids = np.arange(first, first + self._batch_size)[self._block]
         return ids % len(self._source)
 
-    def _make(self, epoch: int, ids: np.ndarray, show: _Show) -> Batch:
-        rows = [self._row(int(i), show) for i in ids]
-        batch: Batch = {
-            "image": np.stack([row.shown.image for row in rows]),
-            "label": np.array([row.label for row in rows], np.int32),
-            "id": np.array([row.id for row in rows], np.int32),
-            "epoch": np.full(len(ids), epoch, np.int32),
-            "view": np.stack([row.shown.view for row in rows]),
-        }
-        if segments := [row.segments for row in rows if row.segments is not None]:
-            batch["segments"] = np.stack(segments)
-        return batch
+    def _make(self, ids: np.ndarray, show: _Show) -> list[Row]:
+        return [self._row(int(index), show) for index in ids]
 
-    def _row(self, wanted: int, show: _Show) -> _Row:
-        """Returns the row of an example or of its replacement."""
+    def _join(self, epoch: int, rows: list[Row]) -> Batch:
+        ids = [row.pop("id") for row in rows]
+        return {
+            **self._rows.join(rows),
+            "id": np.array(ids, np.int32),
+            "epoch": np.full(len(ids), epoch, np.int32),
+        }
+
+    def _row(self, wanted: int, show: _Show) -> Row:
+        """Returns the row of an item or of its replacement, with its id."""
         count = len(self._source)
         for index in itertools.chain(range(wanted, count), range(wanted)):
             if index not in self._bad:
                 try:
-                    example = self._source[index]
-                    shown, segments = show(index, example["image"]), None
-                    if self._segments:
-                        segments = shown_segments(
-                            example["segments"], shown.view, self._image_size
-                        )
-                    return _Row(shown, example["label"], index, segments)
+                    return {**show(index, self._source[index]), "id": index}
                 except BadImage as bad:
                     self._note(index, bad)
                 except Exception as error:
                     where = f"example {index} of {self._source.name}"
                     raise RuntimeError(f"{where}: {error!r}") from error
             self._check_share()
-        raise TooManyBad(f"not one of {self._source.name}'s {count} images is good")
+        unit = self._rows.unit
+        raise TooManyBad(f"not one of {self._source.name}'s {count} {unit} is good")
 
-    def _shape(self, epoch: int, index: int, image: np.ndarray) -> Shown:
-        if self._augment is None:
-            return eval_image(image, self._image_size)
+    def _shape(self, epoch: int, index: int, item: Any) -> Row:
+        if not self._varied:
+            return self._rows.plain(item)
         rng = np.random.default_rng([self._seed, epoch, _AUGMENT, index])
-        return train_image(rng, image, self._image_size, self._augment)
+        return self._rows.train(item, rng)
 
-    def _whole(self, index: int, image: np.ndarray) -> Shown:
+    def _whole(self, index: int, item: Any) -> Row:
         del index
-        return whole_image(image, self._image_size)
+        return self._rows.whole(item)
 
     def _note(self, index: int, bad: BadImage) -> None:
         with self._lock:
@@ -291,22 +261,35 @@ class Loader:
         bad = self.bad
         if bad.count > self._max_bad:
             raise TooManyBad(
-                f"{bad.count} of {len(self._source)} images of {self._source.name} are "
-                f"bad, more than the {self._max_bad:g} allowed: {'; '.join(bad.names)}"
+                f"{bad.count} of {len(self._source)} {self._rows.unit} of "
+                f"{self._source.name} are bad, more than the {self._max_bad:g} "
+                f"allowed: {'; '.join(bad.names)}"
             )
 
 
-def _join(parts: list[Batch]) -> Batch:
-    """Puts the rows of several batches one below the other."""
-    if len(parts) == 1:
-        return parts[0]
-    joined: Batch = {
-        "image": np.concatenate([part["image"] for part in parts]),
-        "label": np.concatenate([part["label"] for part in parts]),
-        "id": np.concatenate([part["id"] for part in parts]),
-        "epoch": np.concatenate([part["epoch"] for part in parts]),
-        "view": np.concatenate([part["view"] for part in parts]),
-    }
-    if "segments" in parts[0]:
-        joined["segments"] = np.concatenate([part["segments"] for part in parts])
-    return joined
+def plain_batches(
+    source: Items, rows: Rows, batch_size: int
+) -> Iterator[tuple[Batch, int]]:
+    """Yields (batch, count) of every good item once, in order, as held out.
+
+    Every batch has `batch_size` rows, so that what reads them compiles once; behind the
+    first `count` the last one is repeated.
+
+    Args:
+        source: where items come from.
+        rows: how they become rows of a batch.
+        batch_size: rows of a batch, >= 1.
+    """
+    for start in range(0, len(source), batch_size):
+        made: list[Row] = []
+        ids: list[int] = []
+        for index in range(start, min(start + batch_size, len(source))):
+            with contextlib.suppress(BadImage):
+                made.append(rows.plain(source[index]))
+                ids.append(index)
+        if made:
+            missing = batch_size - len(made)
+            batch = rows.join(made + made[-1:] * missing)
+            batch["id"] = np.array(ids + ids[-1:] * missing, np.int32)
+            batch["epoch"] = np.zeros(batch_size, np.int32)
+            yield batch, len(ids)

@@ -11,7 +11,7 @@ from sgmae_jax.data.errors import DataError
 from sgmae_jax.data.folder import Folder
 from sgmae_jax.data.images import MODES
 from sgmae_jax.data.pairs import Pairs
-from sgmae_jax.data.source import InMemory, Source, Subset
+from sgmae_jax.data.source import InMemory, Items, Source, Subset
 from sgmae_jax.data.synthetic import Synthetic, SyntheticConfig
 from sgmae_jax.data.tfds import Tfds
 
@@ -40,7 +40,7 @@ def bounds(first: str, last: str, length: int) -> tuple[int, int]:
     return low, high
 
 
-def slice_source(source: Source, first: str, last: str, *, name: str) -> Subset:
+def slice_source(source: Items, first: str, last: str, *, name: str) -> Subset:
     """Returns the part [first:last] of a source, along a fixed shuffled order.
 
     Shuffled, as folders come sorted by class; fixed, so that the parts of one split
@@ -54,7 +54,7 @@ def slice_source(source: Source, first: str, last: str, *, name: str) -> Subset:
     order = np.random.default_rng([zlib.crc32(b"split"), length]).permutation(length)
     indices = order[slice(*bounds(first, last, length))]
     if not len(indices):
-        raise DataError(f"split {name!r} is empty: there are {length} images to slice")
+        raise DataError(f"split {name!r} is empty: there are {length} items to slice")
     return Subset(source, indices, name=f"{source.name}/{name}")
 
 

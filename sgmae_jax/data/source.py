@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -33,16 +33,26 @@ class Example(TypedDict):
     segments: NotRequired[UInt8[np.ndarray, "H W"]]
 
 
-class Source(Protocol):
-    """Random access to images; item i is the same on every machine and call.
+class Items(Protocol):
+    """Random access to items of any kind; the same ones on every machine and call.
 
     `__getitem__` is called from several threads at once, and raises `BadImage` for
-    an item that cannot be used. `fingerprint` tells two data sets apart without
-    reading the images. `pixel_classes` is empty where pixels have no classes.
+    an item that cannot be used. `fingerprint` tells two data sets apart, without
+    reading everything.
     """
 
     @property
     def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class Source(Items, Protocol):
+    """Random access to images; `pixel_classes` is empty where pixels have none."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -50,11 +60,7 @@ class Source(Protocol):
     @property
     def pixel_classes(self) -> tuple[str, ...]: ...
 
-    def __len__(self) -> int: ...
-
     def __getitem__(self, index: int, /) -> Example: ...
-
-    def fingerprint(self) -> str: ...
 
 
 def digest(fields: Iterable[object]) -> str:
@@ -67,7 +73,7 @@ def digest(fields: Iterable[object]) -> str:
 
 
 class Subset:
-    """A source seen through a list of indices.
+    """A source seen through a list of indices; what else it tells is the source's.
 
     Args:
         source: where the items come from.
@@ -75,17 +81,24 @@ class Subset:
         name: what to call the part.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray, *, name: str):
+    classes: tuple[str, ...]
+    pixel_classes: tuple[str, ...]
+
+    def __init__(self, source: Items, indices: np.ndarray, *, name: str):
         self.name = name
-        self.classes = source.classes
-        self.pixel_classes = source.pixel_classes
         self._source = source
         self._indices = indices
+
+    def __getattr__(self, name: str) -> Any:
+        # Of an object that is being copied or unpickled nothing is there yet.
+        if name == "_source":
+            raise AttributeError(name)
+        return getattr(self._source, name)
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Any:
         return self._source[int(self._indices[index])]
 
     def fingerprint(self) -> str:

@@ -29,6 +29,11 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(METHODS[name])
 
 
+def domains_of(name: str) -> tuple[str, ...]:
+    """The kinds of data that a method takes, images where its file does not say."""
+    return getattr(load(name), "DOMAINS", ("images",))
+
+
 def streams(config) -> Mapping[str, Stream]:
     """The batches a step of the config's method is given, by name.
 

@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 
 Params = dict[str, PyTree]  # one named sub-tree a network: model, teacher, masker …
-# image u8[B,H,W,C], label, id, epoch: i32[B], view f32[B,2,2], and where the stream
-# asks for it segments u8[B,H,W]
+# id, epoch: i32[B], and what the data's domain has beside them: of images, for example,
+# image u8[B,H,W,C], label i32[B], view f32[B,2,2], see data/rows.py
 Batch = Mapping[str, Array]
 Batches = Mapping[str, Batch]  # one batch a stream
 Metrics = dict[str, Float[Array, ""]]
@@ -133,6 +133,8 @@ class Run(NamedTuple):
             see methods/frozen.py.
         classes: of the data set; 0 where it has none.
         pixel_classes: of its pixels, likewise.
+        facts: what the domain must know of the training data for ever, as JSON has it:
+            columns, categories, means.
     """
 
     steps_per_epoch: int
@@ -141,6 +143,7 @@ class Run(NamedTuple):
     frozen: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     classes: int = 0
     pixel_classes: int = 0
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 def _keep(params: Params, step: Int[Array, ""]) -> Params:
@@ -188,6 +191,8 @@ class Method(NamedTuple):
             classifies; its accuracy is scored beside its features.
         segments: (params, images u8[B,H,W,C]) -> i32[B,H,W], the class of every pixel,
             for a method that tells them apart; scored likewise.
+        answer: (params, batch) -> what the scorer of the data's domain holds against
+            the truth, where that is neither logits nor segments: see that domain.
         alarms: metric -> what the console says of a window in which it was not 0.
         decoder: params -> the decoder that belongs to the encoder and predicts pixels,
             which `export` writes too; None where there is none.
@@ -209,6 +214,7 @@ class Method(NamedTuple):
     given: Callable[[], Params] = dict
     logits: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
     segments: Callable[[Params, UInt8[Array, "B H W C"]], Array] | None = None
+    answer: Callable[[Params, Batch], PyTree] | None = None
     alarms: Mapping[str, str] = MappingProxyType({})
     decoder: Callable[[Params], PyTree] | None = None
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 
+from sgmae_jax import domains
 from sgmae_jax.analysis.gallery import write_gallery
 from sgmae_jax.analysis.series import Final, Series, study_run
 from sgmae_jax.config import ConfigError, assign, config_of_run, validate
+from sgmae_jax.domains import images
 from sgmae_jax.tasks.restore import init_key, restore_run, takes_weights
 from sgmae_jax.training.console import Console
-from sgmae_jax.training.inputs import open_config_source
 from sgmae_jax.training.workdir import write_json
 
 
@@ -55,6 +56,11 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
         )
     folder = run_directory / "checkpoints"
     step, config, method, params, meta = restore_run(config, workdir, console)
+    if domains.of_config(config) is not images:
+        raise ConfigError(
+            "config.task = 'analyze': must be asked of a run on images, "
+            f"{config.method.name} had others"
+        )
     frozen = {name: params[name] for name in meta["run"].get("frozen", {})}
     return study_run(
         folder,
@@ -62,6 +68,6 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
         method,
         Final(step, params, meta.get("marks", {})),
         lambda: {**jax.jit(method.init)(init_key(config)), **frozen},
-        open_config_source(config, config.eval.split, in_memory=False),
+        images.open_source(config, config.eval.split, in_memory=False),
         log=console.say,
     )

@@ -6,19 +6,26 @@ import pathlib
 
 import jax
 
+from sgmae_jax import domains
 from sgmae_jax.analysis.score_table import score_table
+from sgmae_jax.methods.base import Run
 from sgmae_jax.tasks.restore import init_key, restore_run
 from sgmae_jax.training.console import Console
-from sgmae_jax.training.mesh import make_mesh
-from sgmae_jax.training.scores import Scorer
+from sgmae_jax.training.mesh import make_mesh, placer
 from sgmae_jax.training.workdir import public_config, write_json
 
 
 def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
-    """Prints kNN and probe accuracy of a checkpoint, known by its directory alone."""
-    step, config, method, params, _ = restore_run(config, workdir, console)
+    """Prints the scores of a checkpoint, known by its directory alone."""
+    step, config, method, params, meta = restore_run(config, workdir, console)
     console.say(f"{config.method.name}, checkpoint of step {step}")
-    scorer = Scorer(config, method, make_mesh(config.mesh), console)
+    scorer = domains.of_config(config).make_scorer(
+        config,
+        method,
+        Run(**meta["run"]),
+        place=placer(make_mesh(config.mesh)),
+        say=console.say,
+    )
     init = jax.jit(method.init)
     scores = scorer.final(params, lambda: init(init_key(config)))
     for line in score_table(scores):

@@ -28,6 +28,9 @@ class Best:
     Args:
         workdir: the run directory.
         log: receives the checkpoints' lines.
+
+    Attributes:
+        step: of the best so far, or None.
     """
 
     def __init__(self, workdir: pathlib.Path, log: Callable[[str], None]):
@@ -35,8 +38,10 @@ class Best:
         # Two: should the best one be damaged, there is the best before it.
         self._keeper = Checkpointer(self._folder, keep=2, log=log)
         self._score = float("-inf")
+        self.step: int | None = None
         if saved_steps(self._folder):
-            self._score = read_meta(self._folder, log=log)[1][_SCORE]
+            self.step, meta = read_meta(self._folder, log=log)
+            self._score = meta[_SCORE]
 
     def offer(
         self, step: int, score: float, params: Params, meta: Mapping[str, Any]
@@ -50,7 +55,7 @@ class Best:
             meta: as a checkpoint's.
         """
         if score > self._score:
-            self._score = score
+            self._score, self.step = score, step
             self._keeper.save(step, {"params": params}, {**meta, _SCORE: score})
 
     def params(self, target: Params) -> tuple[int, Params]:

@@ -11,32 +11,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from sgmae_jax import __version__, methods
+from sgmae_jax import __version__, domains, methods
 from sgmae_jax.analysis.pictures import save_png
 from sgmae_jax.analysis.report import write_report
 from sgmae_jax.analysis.score_table import score_table
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed
-from sgmae_jax.config import ConfigError, grid_of, pair
-from sgmae_jax.masking import MaskError, check_mask_fn, load_mask_fn
+from sgmae_jax.config import ConfigError
+from sgmae_jax.data import steps_in
+from sgmae_jax.domains.scoring import VALIDATION
 from sgmae_jax.methods.base import Marks, Run
 from sgmae_jax.training.best import Best
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
-from sgmae_jax.training.inputs import (
-    make_loader,
-    open_config_source,
-    stream_source,
-)
+from sgmae_jax.training.inputs import make_loader, stream_source
 from sgmae_jax.training.mesh import (
     check_batch,
     make_mesh,
     placed,
+    placer,
     put_batch,
     state_shardings,
 )
 from sgmae_jax.training.progress import Progress
-from sgmae_jax.training.scores import VALIDATION, Scorer
-from sgmae_jax.training.show import artists
 from sgmae_jax.training.state import (
     TrainState,
     enter_stage,
@@ -69,30 +65,35 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     # ---- devices, data, method ---------------------------------------------------
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, config.optim.accumulate, mesh)
-    source = open_config_source(
+    domain = domains.of_config(config)
+    source = domain.open_source(
         config, config.data.split, in_memory=config.data.in_memory
     )
     streams = methods.streams(config)
-    sources = {name: stream_source(source, name, one) for name, one in streams.items()}
-    loaders = {
-        name: make_loader(config, sources[name], one) for name, one in streams.items()
+    sources = {
+        name: stream_source(config, source, name, one) for name, one in streams.items()
     }
-    steps_per_epoch = loaders["train"].steps_per_epoch
+    steps_per_epoch = steps_in(
+        sources["train"], config.data.batch_size, f"{domain.UNIT}s"
+    )
     total_steps = config.steps or config.epochs * steps_per_epoch
     run = Run(
         steps_per_epoch,
         total_steps,
         examples=len(sources["train"]),
         frozen=methods.frozen_networks(config),
-        classes=len(source.classes),
-        pixel_classes=len(source.pixel_classes),
+        **domain.facts(config, source),
     )
     if config.optim.warmup_epochs * steps_per_epoch >= total_steps:
         raise ConfigError(
             f"config.optim.warmup_epochs = {config.optim.warmup_epochs:g}: must be "
             f"less than the run, {total_steps / steps_per_epoch:.3g} epochs"
         )
-    _check_mask(config)
+    domain.check_mask(config)
+    loaders = {
+        name: make_loader(config, run, sources[name], one)
+        for name, one in streams.items()
+    }
     method = methods.load(config.method.name).build(config, run)
 
     # ---- state: from the newest sound checkpoint, or new ---------------------------
@@ -123,7 +124,9 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         marks = meta.get("marks", {})
         _say_changes(console, meta["config"], public_config(config))
     start = int(state.step)
-    _say_header(console, config, source, mesh, method, shapes, run, start, marks)
+    _say_header(
+        console, config, domain, source, mesh, method, shapes, run, start, marks
+    )
 
     # ---- everything a step needs ---------------------------------------------------
     step_fn = jax.jit(
@@ -144,8 +147,10 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         donate_argnums=0,
         out_shardings=shardings.params,
     )
-    drawing = artists(config, method)
-    scorer = Scorer(config, method, mesh, console)
+    drawing = domain.artists(config, method)
+    scorer = domain.make_scorer(
+        config, method, run, place=placer(mesh), say=console.say
+    )
     first = examples // config.data.batch_size  # differs from `start` if sizes changed
     iterators = {
         name: loader.iterate(first // streams[name].every)
@@ -154,11 +159,13 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     rows: dict[str, Any] = {}
     batches: dict[str, Any] = {}
     writer = MetricWriter(workdir, start_step=start, tensorboard=config.log.tensorboard)
-    watch = Watch(config, method, mesh, sources["train"], writer, console)
+    watch = Watch(config, run, method, mesh, sources["train"], writer, console)
     budget = SkipBudget(
         budget=config.guard.budget, window=config.guard.window, folder=workdir
     )
-    progress = Progress(config, run, method, mesh, loaders, writer, console, budget)
+    progress = Progress(
+        config, run, domain, method, mesh, loaders, writer, console, budget
+    )
     best = Best(workdir, console.say) if config.eval.choose_best else None
     progress.begin(start)
     stop = _StopSignal()
@@ -188,6 +195,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         if best:
             best.offer(step, found[VALIDATION], state.params, meta_of(step))
 
+    def exhausted(step: int) -> bool:
+        """Whether the best score has stood for longer than the config has patience."""
+        if best is None or config.eval.patience is None or best.step is None:
+            return False
+        return step - best.step >= config.eval.patience * config.eval.every
+
     def show(step: int, batch, phase) -> None:
         folder = workdir / "pictures"
         for name, artist in drawing.items():
@@ -198,7 +211,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
 
     def sweep(step: int, phase) -> None:
         nonlocal state
-        console.say(f"step {step}: a pass over the {run.examples} training images")
+        console.say(f"step {step}: a pass over the {run.examples} training items")
         with contextlib.closing(loaders["train"].sweep()) as whole:
             for rows in whole:
                 if stop.requested:
@@ -216,6 +229,9 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             elif best and evaluated(start):
                 evaluate(start)  # the run may have ended between its save and this
             for step in range(start, total_steps):
+                if exhausted(step):
+                    save(step)
+                    break
                 if step in boundaries:
                     state = enter(state, boundaries[step])
                 phase = method.phase(step, marks)
@@ -259,7 +275,12 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
             if best:
                 best.close()
     step = int(state.step)
-    if step < total_steps:
+    if exhausted(step):
+        console.say(
+            f"ended at step {step}: nothing better on {config.eval.validation_split} "
+            f"for {config.eval.patience} scores"
+        )
+    elif step < total_steps:
         console.say(f"stopped by a signal; step {step} is saved, run again to go on")
         writer.close()
         return
@@ -273,24 +294,10 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     for line in score_table(scores):
         console.say(line)
     if scores:
-        writer.write(total_steps, scorer.as_metrics(scores))
+        writer.write(int(state.step), scorer.as_metrics(scores))
         write_json(workdir / "scores.json", scores)
     writer.close()
     console.say(f"report: {write_report(workdir)}")
-
-
-def _check_mask(config) -> None:
-    """Tries the mask function before anything is trained with it."""
-    try:
-        check_mask_fn(
-            load_mask_fn(config.mask.fn),
-            grid=grid_of(config),
-            ratio=config.mask.ratio,
-            options=config.mask.options.to_dict(),
-            image_shape=(*pair(config.data.image_size), config.data.channels),
-        )
-    except MaskError as error:
-        raise ConfigError(f"config.mask.fn = {config.mask.fn!r}: {error}") from None
 
 
 def _due(step: int, every: int) -> bool:
@@ -322,20 +329,19 @@ def _say_changes(console: Console, old: dict[str, Any], new: dict[str, Any]) -> 
 
 
 def _say_header(
-    console, config, source, mesh, method, shapes, run, start, marks
+    console, config, domain, source, mesh, method, shapes, run, start, marks
 ) -> None:
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params))
     flops = method.flops(method.phase(start, marks))
-    grid = grid_of(config)
     console.say(
         f"sgmae_jax {__version__} · {config.method.name} · {count / 1e6:.2f} M "
-        f"parameters · grid {grid[0]}x{grid[1]}"
-        + (f" · {flops / 1e9:.3g} GFLOP an image" if flops else "")
+        f"parameters · {domain.title(config)}"
+        + (f" · {flops / 1e9:.3g} GFLOP an {domain.UNIT}" if flops else "")
     )
     device = mesh.devices.flat[0]
     console.say(
-        f"{source.name}: {len(source)} images, {run.steps_per_epoch} steps an epoch, "
-        f"{run.total_steps} steps · {mesh.size} x {device.device_kind}"
+        f"{source.name}: {len(source)} {domain.UNIT}s, {run.steps_per_epoch} steps an "
+        f"epoch, {run.total_steps} steps · {mesh.size} x {device.device_kind}"
     )
     if start:
         console.say(f"resuming at step {start}")

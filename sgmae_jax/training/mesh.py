@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -78,6 +78,17 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
         name: jax.make_array_from_process_local_data(sharding, rows)
         for name, rows in batch.items()
     }
+
+
+def placer(mesh: Mesh) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Puts batches that need not fit the mesh on it where they do."""
+
+    def place(batch: dict[str, Any]) -> dict[str, Any]:
+        rows = len(next(iter(batch.values())))
+        fits = rows % mesh.size == 0 and jax.process_count() == 1
+        return put_batch(batch, mesh) if fits else batch
+
+    return place
 
 
 def placed(shapes: PyTree, shardings: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ from sgmae_jax.analysis.flops import model_flops_utilisation
 from sgmae_jax.training.console import Console, Stopwatch, clock
 from sgmae_jax.training.guard import SkipBudget
 
-# Above this share of the time spent waiting for images, the log says so.
+# Above this share of the time spent waiting for data, the log says so.
 _INPUT_BOUND = 0.2
 
 
@@ -25,15 +25,25 @@ class Progress:
     """
 
     def __init__(
-        self, config, run, method, mesh, loaders, writer, console: Console, budget
+        self,
+        config,
+        run,
+        domain,
+        method,
+        mesh,
+        loaders,
+        writer,
+        console: Console,
+        budget,
     ):
         self._config, self._run, self._method, self._mesh = config, run, method, mesh
+        self._unit, self._short = domain.UNIT, domain.SHORT
         self._loaders, self._writer, self._console = loaders, writer, console
         self._budget: SkipBudget = budget
         self._pending: list[tuple[int, Any, Any]] = []
         self._waited = 0.0
         self._profiling = False
-        self._named: set[str] = set()  # bad images the console has told of
+        self._named: set[str] = set()  # bad items the console has told of
 
     def begin(self, step: int) -> None:
         """Starts the clock."""
@@ -84,8 +94,10 @@ class Progress:
             "epoch": step / self._run.steps_per_epoch,
             **means,
             "skipped": float(sum(void)),
-            "bad_images": float(sum(one.bad.count for one in self._loaders.values())),
-            "images_per_second": rate,
+            f"bad_{self._unit}s": float(
+                sum(one.bad.count for one in self._loaders.values())
+            ),
+            f"{self._unit}s_per_second": rate,
             "input_wait": share,
         }
         flops = self._method.flops(phase)
@@ -97,7 +109,7 @@ class Progress:
         self._writer.write(step, values)
         self._console.progress(
             f"step {step}/{self._run.total_steps} · epoch {values['epoch']:.2f} · "
-            f"loss {loss:.4f} · {rate:.0f} img/s · ETA {clock(left)}"
+            f"loss {loss:.4f} · {rate:.0f} {self._short}/s · ETA {clock(left)}"
             + (f" · MFU {mfu:.0%}" if mfu is not None else "")
             + (f" · {sum(void)} skipped" if any(void) else "")
             + (f" · input-bound ({share:.0%})" if share > _INPUT_BOUND else "")
@@ -106,10 +118,10 @@ class Progress:
             if means.get(name):
                 self._console.say(f"step {step}: {text} ({name} {means[name]:.3g})")
         for loader in self._loaders.values():
-            for bad_image in loader.bad.names:
-                if bad_image not in self._named:
-                    self._named.add(bad_image)
-                    self._console.say(f"bad image, replaced: {bad_image}")
+            for bad in loader.bad.names:
+                if bad not in self._named:
+                    self._named.add(bad)
+                    self._console.say(f"bad {self._unit}, replaced: {bad}")
         for (number, origin), one, bad in zip(origins, metrics, void, strict=True):
             if bad:
                 self._capture(number, origin, one)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax
 from jax.sharding import Mesh
 
-from sgmae_jax.data import DataError, Source
-from sgmae_jax.methods.base import Marks, Method
+from sgmae_jax import domains
+from sgmae_jax.data import DataError, Items
+from sgmae_jax.methods.base import Marks, Method, Run
 from sgmae_jax.training.console import Console
-from sgmae_jax.training.inputs import held_out_batch, open_config_source
+from sgmae_jax.training.inputs import held_out_batch
 from sgmae_jax.training.mesh import put_batch
 from sgmae_jax.training.state import TrainState
 from sgmae_jax.training.writers import MetricWriter
@@ -19,6 +20,7 @@ class Watch:
 
     Args:
         config: of the run; the images are of its `eval.split`.
+        run: that the method was built for.
         method: whose monitor is run.
         mesh: where it is computed.
         training: shown instead where the data have no such split.
@@ -29,9 +31,10 @@ class Watch:
     def __init__(
         self,
         config,
+        run: Run,
         method: Method,
         mesh: Mesh,
-        training: Source,
+        training: Items,
         writer: MetricWriter,
         console: Console,
     ):
@@ -40,11 +43,12 @@ class Watch:
             return
         self._measure = jax.jit(self._monitor.measure)
         try:
-            source = open_config_source(config, config.eval.split, in_memory=False)
+            domain = domains.of_config(config)
+            source = domain.open_source(config, config.eval.split, in_memory=False)
         except DataError as error:
             console.say(f"no held-out images, training images are watched: {error}")
             source = training
-        rows = held_out_batch(config, source, self._monitor.images, mesh.size)
+        rows = held_out_batch(config, run, source, self._monitor.images, mesh.size)
         self._batch = put_batch(rows, mesh)
 
     def look(self, step: int, state: TrainState, marks: Marks) -> Marks:

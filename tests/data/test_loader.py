@@ -14,6 +14,7 @@ from sgmae_jax.data import (
     AugmentConfig,
     BadImage,
     DataError,
+    ImageRows,
     InMemory,
     Loader,
     Synthetic,
@@ -53,14 +54,9 @@ class Numbers:
 
 
 def loader(source=SOURCE, **options) -> Loader:
-    defaults = {
-        "batch_size": 16,
-        "image_size": (32, 32),
-        "seed": 0,
-        "augment": AugmentConfig(),
-        "max_bad_fraction": 0.0,
-    }
-    return Loader(source, **(defaults | options))
+    rows = ImageRows(options.pop("image_size", (32, 32)))
+    defaults = {"batch_size": 16, "seed": 0, "max_bad_fraction": 0.0}
+    return Loader(source, rows, **(defaults | options))
 
 
 def by_example(batches) -> dict[tuple[int, int], bytes]:
@@ -153,7 +149,7 @@ def test_resuming_equals_running_through():
 
 
 def test_without_augmentation_the_centre_is_shown_in_every_epoch():
-    made = loader(augment=None, image_size=(24, 20))
+    made = loader(varied=False, image_size=(24, 20))
     batch = made.batch_at(0)
     for index, image in zip(batch["id"], batch["image"], strict=True):
         expected = eval_image(SOURCE[int(index)]["image"], (24, 20))
@@ -172,7 +168,7 @@ def test_the_view_is_that_of_the_image():
 
 def test_a_bad_image_is_replaced_by_the_next_good_one():
     source = Numbers(50, bad=(3, 10, 11, 12, 49))
-    made = loader(source, batch_size=50, augment=None, max_bad_fraction=0.1)
+    made = loader(source, batch_size=50, varied=False, max_bad_fraction=0.1)
     order = np.random.default_rng([0, 0, zlib.crc32(b"order")])
     expected = order.permutation(50)
     swap = {3: 4, 10: 13, 11: 13, 12: 13, 49: 0}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgmae_jax.data import BadImage, DataError, Loader, open_source
+from sgmae_jax.data import BadImage, DataError, ImageRows, Loader, open_source
 from sgmae_jax.data.pairs import Pairs
 from tests.data.test_folder import tarred, zipped
 
@@ -154,11 +154,10 @@ def test_bad_pairs_name_file_and_reason(name, root):
     np.testing.assert_array_equal(source[2]["segments"], mask(2))
     loader = Loader(
         source,
+        ImageRows(SIZE, segments=True),
         batch_size=4,
-        image_size=SIZE,
         seed=0,
-        augment=None,
-        segments=True,
+        varied=False,
         max_bad_fraction=0.5,
     )
     # The next good one stands in, with its own mask.

@@ -8,7 +8,7 @@ import pytest
 from sgmae_jax.config import default_config
 from sgmae_jax.data import AugmentConfig, RandAugment, train_image
 from sgmae_jax.data.randaugment import COLOURS, MOVES, NAMES, apply_op, rand_augment
-from sgmae_jax.training.inputs import _rand_augment
+from sgmae_jax.domains.images import rand_augment_of
 
 FILL = (10, 90, 200, 40)
 STRONG = RandAugment(9.0, 0.5, FILL)
@@ -153,7 +153,7 @@ def test_other_channels_are_refused():
 
 def test_a_config_fills_with_its_mean_pixel():
     config = default_config()
-    assert _rand_augment(config) is None
+    assert rand_augment_of(config) is None
     config.data.rand_augment = (9, 0.5)
     config.data.mean = (0.5, -1.0, 2.0)
-    assert _rand_augment(config) == RandAugment(9, 0.5, (128, 0, 255))
+    assert rand_augment_of(config) == RandAugment(9, 0.5, (128, 0, 255))

@@ -7,6 +7,7 @@ import pytest
 
 from sgmae_jax.data import (
     AugmentConfig,
+    ImageRows,
     InMemory,
     Loader,
     Subset,
@@ -72,9 +73,9 @@ def test_an_enlarged_pixel_keeps_its_class():
     assert (found == 1).all()
 
 
-def make(source, **options):
-    options = {"augment": AugmentConfig(), "segments": True} | options
-    return Loader(source, batch_size=16, image_size=(24, 16), seed=3, **options)
+def make(source, *, segments=True, **options):
+    rows = ImageRows((24, 16), segments=segments)
+    return Loader(source, rows, batch_size=16, seed=3, **options)
 
 
 def test_batches_hold_them_only_if_asked():

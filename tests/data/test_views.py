@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from sgmae_jax.data import AugmentConfig, InMemory, Loader, Synthetic, SyntheticConfig
+from sgmae_jax.data import ImageRows, InMemory, Loader, Synthetic, SyntheticConfig
 from sgmae_jax.masking import empty_bank, read_bank, resample, write_bank
 
 GRID, PATCH, COUNT = (8, 8), 4, 256
@@ -27,10 +27,9 @@ write = jax.jit(write_bank)
 def loader() -> Loader:
     return Loader(
         InMemory(Synthetic(image_size=(32, 32), config=PLAIN)),
+        ImageRows((GRID[0] * PATCH, GRID[1] * PATCH)),
         batch_size=64,
-        image_size=(GRID[0] * PATCH, GRID[1] * PATCH),
         seed=0,
-        augment=AugmentConfig(),
     )
 
 

@@ -16,7 +16,7 @@ def test_levels_share_no_image_they_must_not(preset):
     set_preset(config, preset)
     source = open_source("synthetic", split="train[:100]")
     ids = {
-        name: set(stream_source(source, name, stream)._indices.tolist())
+        name: set(stream_source(config, source, name, stream)._indices.tolist())
         if (stream.low, stream.high) != (0, 1)
         else set(range(100))
         for name, stream in streams(config).items()
@@ -35,7 +35,9 @@ def test_labels_are_asked_for():
             return 10
 
     with pytest.raises(ConfigError, match="'validation' of this method need") as error:
-        stream_source(Unlabelled(), "validation", Stream(labelled=True))
+        stream_source(
+            tiny_config("mlo_mae"), Unlabelled(), "validation", Stream(labelled=True)
+        )
     assert "\n" not in str(error.value)
 
 
@@ -43,9 +45,9 @@ def test_labels_are_asked_for():
 def test_a_level_without_images_is_one_line(share):
     config = tiny_config("mlo_mae", method__validation=share)
     source = open_source("synthetic", split="train[:100]")
-    with pytest.raises(DataError, match="is empty: there are 100 images") as error:
+    with pytest.raises(DataError, match="is empty: there are 100 items") as error:
         for name, stream in streams(config).items():
-            stream_source(source, name, stream)
+            stream_source(config, source, name, stream)
     assert "\n" not in str(error.value)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
+from sgmae_jax import domains
 from sgmae_jax.config import ConfigError, pair
 from sgmae_jax.data import Source
+from sgmae_jax.domains.scoring import VALIDATION, check_apart
 from sgmae_jax.evaluation import (
     Features,
     extract_features,
@@ -19,15 +20,10 @@ from sgmae_jax.evaluation import (
     score_segments,
 )
 from sgmae_jax.evaluation.protocols import FeatureSets, score, several
-from sgmae_jax.methods.base import Method, Params
-from sgmae_jax.training.console import Console
-from sgmae_jax.training.inputs import check_apart, open_config_source
-from sgmae_jax.training.mesh import put_batch
+from sgmae_jax.methods.base import Method, Params, Run
 
 Scores = dict[str, dict[str, float]]
 Encode = Callable[[np.ndarray], np.ndarray]
-# What a run that keeps its best step logs of the validation split.
-VALIDATION = "eval/validation"
 
 
 class Scorer:
@@ -40,16 +36,26 @@ class Scorer:
     Args:
         config: of the run; its `data` and `eval` sections are read.
         method: whose features are scored.
-        mesh: where they are computed.
-        console: told why there are no scores when there are none.
+        run: that the method was built for.
+        place: puts a batch on the devices.
+        say: told why there are no scores when there are none.
 
     Raises:
         ConfigError: a split does not suit what is asked of it.
         DataError: a split is not there.
     """
 
-    def __init__(self, config, method: Method, mesh: Mesh, console: Console):
-        self._config, self._mesh = config, mesh
+    def __init__(
+        self,
+        config,
+        method: Method,
+        run: Run,
+        *,
+        place: Callable[[dict[str, np.ndarray]], dict[str, Any]],
+        say: Callable[[str], None],
+    ):
+        del run  # a head that knows other classes says so itself
+        self._config, self._place, self._say = config, place, say
         self._features = {
             name: jax.jit(function) for name, function in method.features.items()
         }
@@ -58,7 +64,8 @@ class Scorer:
         # Opened now, so that a wrong split is known before hours of training; decoded
         # when needed, so that only the training images are ever held in memory.
         part = config.eval
-        opened = functools.partial(open_config_source, config, in_memory=False)
+        domain = domains.of_config(config)
+        opened = functools.partial(domain.open_source, config, in_memory=False)
         self._fit = opened(part.fit_split)
         self._classes = len(self._fit.classes)
         has_head = bool(self._logits or self._segments)
@@ -72,33 +79,32 @@ class Scorer:
             self._test = opened(part.split)
         self._validation: Source | None = None
         if part.validation_split is not None:
-            check_apart(config, "eval.validation_split", "eval.split")
+            check_apart(config, "eval.validation_split", "eval.split", opened)
             self._validation = opened(part.validation_split)
-        self._console = console
 
     def online(self, params: Params) -> dict[str, float]:
         """Scores for the log, while a run trains.
 
-        Where the best step is kept, "eval/validation": the score of the method's head
-        on the validation split, and nothing is asked of other splits. Elsewhere
-        eval/knn, eval/probe, … of every feature.
+        Where the best step is kept, VALIDATION: the score of the method's head on the
+        validation split, and nothing is asked of other splits. Elsewhere eval/knn,
+        eval/probe, … of every feature.
         """
         if self._config.eval.choose_best:
             assert self._validation is not None
             ((kind, value), *_) = self._own(params, self._validation).items()
-            self._console.say(f"validation: {kind} {value:.2%}")
+            self._say(f"validation: {kind} {value:.2%}")
             return {VALIDATION: value}
         if self._test is None:
             return {}
         found = self.as_metrics(self._trained(params))
         line = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
-        self._console.say(f"scores: {line}")
+        self._say(f"scores: {line}")
         return found
 
     def final(self, params: Params, untrained: Callable[[], Params]) -> Scores:
         """Scores of the trained features and, if configured, of the baselines."""
         if self._test is None:
-            self._console.say("no scores: the data set has no classes to tell apart")
+            self._say("no scores: the data set has no classes to tell apart")
             return {}
         scores: Scores = {}
         if self._config.eval.baselines:
@@ -139,12 +145,9 @@ class Scorer:
 
     def _placed(self, function: Callable, params: Params) -> Encode:
         """A function of params and images as one of images, spread over the mesh."""
-        mesh = self._mesh
 
         def encode(images: np.ndarray) -> np.ndarray:
-            fits = len(images) % mesh.size == 0 and jax.process_count() == 1
-            given = put_batch({"image": images}, mesh)["image"] if fits else images
-            return np.asarray(function(params, given))
+            return np.asarray(function(params, self._place({"image": images})["image"]))
 
         return encode
 
@@ -153,7 +156,7 @@ class Scorer:
         found = extract_features(logits, source, **self._crops())
         known, wanted = found.features.shape[1], len(source.classes)
         if known != wanted:  # a run that is evaluated on another data set
-            self._console.say(
+            self._say(
                 f"no accuracy: the head knows {known} classes, {source.name} has "
                 f"{wanted}"
             )
@@ -165,7 +168,7 @@ class Scorer:
         try:
             found = score_segments(segments, source, **self._crops())
         except ValueError as error:  # a run that is evaluated on another data set
-            self._console.say(f"no mIoU: {error}")
+            self._say(f"no mIoU: {error}")
             return {}
         return found.as_scores()
 
@@ -197,4 +200,4 @@ class Scorer:
             else None,
             classes=self._classes,
         )
-        return score(sets, part, seed=self._config.seed, say=self._console.say)
+        return score(sets, part, seed=self._config.seed, say=self._say)

@@ -7,10 +7,10 @@ import pytest
 
 from sgmae_jax.config import load_config, pair
 from sgmae_jax.data import eval_image
-from sgmae_jax.training.console import Console
-from sgmae_jax.training.inputs import open_config_source
-from sgmae_jax.training.mesh import make_mesh
-from sgmae_jax.training.scores import Scorer
+from sgmae_jax.domains.image_scores import Scorer
+from sgmae_jax.domains.images import open_source as open_config_source
+from sgmae_jax.methods.base import Run
+from sgmae_jax.training.mesh import make_mesh, placer
 from tests.training.toys import one_network
 
 LIMITS = [("eval.limit", "30"), ("eval.fit_limit", "40"), ("eval.batch_size", "16")]
@@ -38,7 +38,8 @@ def scorer_of(config, classes):
     method = one_network()._replace(features={"first": features, "second": features})
     if classes:
         method = method._replace(logits=logits_of(classes))
-    return Scorer(config, method, make_mesh(config.mesh), Console())
+    place = placer(make_mesh(config.mesh))
+    return Scorer(config, method, Run(1, 1), place=place, say=print)
 
 
 def params_of(value=0.0):
