@@ -56,6 +56,51 @@ FIELDS: dict[str, Field] = {
     "data.std": Field(
         (0.229, 0.224, 0.225), rules.per_channel(0, low_open=True), "of pixels"
     ),
+    # Rows of tables and texts; see sgmae_jax/domains/rows.py.
+    "table.target": Field("", rules.column, "column to predict; empty: none"),
+    "table.task": Field(
+        "classification",
+        rules.choice("classification", "regression"),
+        "what the target holds: classes or numbers",
+    ),
+    "table.columns": Field(
+        (), rules.several(rules.column), "inputs; empty: all others"
+    ),
+    "table.ignore": Field(
+        (), rules.several(rules.column), "columns that are no inputs"
+    ),
+    "table.categorical": Field(
+        (), rules.several(rules.column), "numbers that are categories"
+    ),
+    "table.text": Field("text", rules.column, "column that data.source = 'text' reads"),
+    "table.length": Field(128, rules.integer(2), "bytes of a text, one separator more"),
+    "table.overlong": Field(
+        "refuse", rules.choice("refuse", "cut"), "what to do with a longer text"
+    ),
+    "table.packed": Field(
+        False, rules.boolean, "fill a row with the texts that follow"
+    ),
+    "table.header": Field(
+        True, rules.boolean, "the first line has names; else they are '0', '1', ..."
+    ),
+    "table.delimiter": Field("", rules.text, "of cells; empty: by the file's suffix"),
+    "table.blanks": Field(
+        ("", "NA", "N/A", "null"),
+        rules.several(rules.text),
+        "words that stand for no value",
+    ),
+    "table.unseen": Field(
+        "refuse",
+        rules.choice("refuse", "missing"),
+        "a category that the training rows have not",
+    ),
+    "table.max_categories": Field(256, rules.integer(2), "different words of a column"),
+    "table.test_path": Field("", rules.path, "file of the split test"),
+    "table.metric": Field(
+        "auto",
+        rules.choice("auto", "rmse", "spearman", "roc_auc", "accuracy"),
+        "what eval.choose_best goes by; auto: rmse, roc_auc or accuracy",
+    ),
     "model.preset": Field("", rules.text, "a named size, e.g. vit_b; empty: free"),
     "model.patch_size": Field(4, rules.size, "pixels; an integer or (height, width)"),
     "model.width": Field(None, rules.optional(rules.integer(4)), "None: the preset's"),

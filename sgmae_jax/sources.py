@@ -9,6 +9,8 @@ SOURCES = {
     "folder": "images",
     "pairs": "images",
     "tfds:": "images",
+    "table": "rows",
+    "text": "rows",
 }
 
 

@@ -30,6 +30,10 @@ KINDS = {
     "accuracy": Kind("own head"),
     "miou": Kind("mIoU"),
     "pixel_accuracy": Kind("pixel accuracy"),
+    "rmse": Kind("RMSE", share=False, lower_is_better=True),
+    "spearman": Kind("Spearman", share=False),
+    "roc_auc": Kind("ROC-AUC"),
+    "reconstruction": Kind("reconstruction", share=False, lower_is_better=True),
 }
 
 

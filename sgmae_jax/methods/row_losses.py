@@ -12,15 +12,19 @@ from sgmae_jax.models.sma import Inputs
 
 
 class Error(NamedTuple):
-    """Sums over an example's hidden inputs: the mean of a batch is total / count.
+    """Sums over each example's hidden inputs; see `mean`.
 
     Attributes:
         total: squared errors, mean over channels, and cross-entropies in nats.
         count: of the inputs that count.
     """
 
-    total: Float[Array, ""]
-    count: Float[Array, ""]
+    total: Float[Array, " B"]
+    count: Float[Array, " B"]
+
+    def mean(self) -> Float[Array, ""]:
+        """Over all hidden inputs of the batch, not example by example."""
+        return self.total.sum() / jnp.maximum(self.count.sum(), 1)
 
 
 def reconstruction_error(
@@ -64,4 +68,4 @@ def reconstruction_error(
             weight = weight * (known | ~is_symbol)
             entropy = jnp.where(known, entropy, 0)
         each = jnp.where(is_symbol, entropy, each)
-    return Error((each * weight).sum(), weight.sum())
+    return Error((each * weight).sum(-1), weight.sum(-1))

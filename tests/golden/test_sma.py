@@ -170,7 +170,7 @@ def setup(path):
         prediction = model.predict(params, embedded, valid, mask)
         error = reconstruction_error(inputs, prediction, mask.loss_weight)
         states = model.encode(params, embedded, valid, mask)
-        return error.total / error.count, (logits, mask, prediction, states)
+        return error.mean(), (logits, mask, prediction, states)
 
     return fixture, model, inputs, params, forward
 
