@@ -34,15 +34,15 @@ class TableRow(NamedTuple):
     """One row of a table, not copied out of it."""
 
     table: Table
-    index: int
+    at: int
 
     def cell(self, column: str) -> Any:
         """What stands in a column: text, a number, or None where nothing does."""
-        return self.table.columns[column][self.index]
+        return self.table.columns[column][self.at]
 
     def place(self, column: str = "") -> str:
         """Where this is, for messages."""
-        where = f"{self.table.name}, row {self.table.number(self.index)}"
+        where = f"{self.table.name}, row {self.table.number(self.at)}"
         return f"{where}, column {column!r}" if column else where
 
 

@@ -25,7 +25,7 @@ class Scorer:
 
     A method answers with {"answer": f32[B,K]}, the target's numbers (K = 1, in the
     units of the file) or logits of its classes; or, while it is pre-trained, with
-    {"total", "count"}, f32[B] each, of errors of reconstruction. All rows that will be
+    {"total", "inputs"}, f32[B] each, of errors of reconstruction. All rows that will be
     scored are read once, so that a bad cell is known before training.
 
     Args:
@@ -126,14 +126,15 @@ class Scorer:
         joined = {name: np.concatenate(rows) for name, rows in found.items()}
         if "total" in joined:
             total = joined["total"].sum(dtype=np.float64)
-            return {"reconstruction": float(total / max(joined["count"].sum(), 1))}
+            return {"reconstruction": float(total / max(joined["inputs"].sum(), 1))}
         return self._compare(joined)
 
     def _compare(self, found: dict[str, np.ndarray]) -> dict[str, float]:
         assert self._target is not None
         answer = found["answer"]
         if not self._target.classes:
-            truth = np.float64(found["target"]) * self._target.std + self._target.mean
+            truth = found["target"].astype(np.float64) * self._target.std
+            truth = truth + self._target.mean
             return {
                 "rmse": answers.rmse(answer[:, 0], truth),
                 "spearman": answers.spearman(answer[:, 0], truth),

@@ -16,15 +16,15 @@ class Error(NamedTuple):
 
     Attributes:
         total: squared errors, mean over channels, and cross-entropies in nats.
-        count: of the inputs that count.
+        inputs: how many of them count.
     """
 
     total: Float[Array, " B"]
-    count: Float[Array, " B"]
+    inputs: Float[Array, " B"]
 
     def mean(self) -> Float[Array, ""]:
         """Over all hidden inputs of the batch, not example by example."""
-        return self.total.sum() / jnp.maximum(self.count.sum(), 1)
+        return self.total.sum() / jnp.maximum(self.inputs.sum(), 1)
 
 
 def reconstruction_error(

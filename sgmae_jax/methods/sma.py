@@ -118,7 +118,7 @@ def build(config, run: Run) -> Method:
 
     def masked(params, inputs, embedded, keys, step, scores=part.scores):
         if scores == "random":
-            found, share = jnp.zeros(inputs.valid.shape), 1.0
+            found, share = jnp.zeros(inputs.valid.shape), jnp.float32(1)
         else:
             found = guided_by_attention(
                 keys,

@@ -108,7 +108,8 @@ def build(config, run: Run) -> Method:
         last = None
         if keys is not None:
             last = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        return head.apply({"params": params["head"]}, encoded, noise=last)[:, 0]
+        found = head.apply({"params": params["head"]}, encoded, noise=last)
+        return jnp.asarray(found)[:, 0]
 
     def loss(params, batches, key, step, phase):
         del step, phase

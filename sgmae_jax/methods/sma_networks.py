@@ -66,9 +66,9 @@ def input_shape(config, facts: Mapping[str, Any]) -> InputShape:
         return InputShape(height * width, rows * columns * config.data.channels, 0)
     if facts["kind"] == "bytes":
         return InputShape(facts["length"], 0, SYMBOLS)
-    columns = columns_from(facts)
-    allowed = columns.allowed() if columns.symbols else None
-    return InputShape(len(columns.columns), columns.channels, columns.symbols, allowed)
+    table = columns_from(facts)
+    allowed = table.allowed() if table.symbols else None
+    return InputShape(len(table.columns), table.channels, table.symbols, allowed)
 
 
 def read_inputs(config) -> Callable[[Batch], Inputs]:

@@ -178,16 +178,16 @@ class SmaEncoder(nn.Module, kw_only=True):
     def _stack(self, x, valid, noise, scales):
         """The later layers; called inside the compact method."""
         unroll = min(self.unroll, self.depth)
-        block = _Block
+        step = _in_scan
         if self.remat != "none":
-            block = nn.remat(
-                _Block, policy=REMAT[self.remat], prevent_cse=unroll == self.depth
+            step = nn.remat(
+                step, policy=REMAT[self.remat], prevent_cse=unroll == self.depth
             )
         keys = None
         if noise is not None:
             keys = jax.vmap(lambda n: folded(noise, n))(2 + jnp.arange(self.depth))
         stack = nn.scan(
-            block,
+            step,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(
@@ -197,7 +197,8 @@ class SmaEncoder(nn.Module, kw_only=True):
             ),
             length=self.depth,
             unroll=unroll,
-        )(
+        )
+        layer = AttentionLayer(
             self.heads,
             self.qk_width,
             self.v_width,
@@ -207,15 +208,12 @@ class SmaEncoder(nn.Module, kw_only=True):
             dropout=self.dropout,
             name="blocks",
         )
-        return stack(x, valid, keys, scales)[0]
+        return stack(layer, x, valid, keys, scales)[0]
 
 
-class _Block(AttentionLayer):
+def _in_scan(layer, x, key_valid, noise, scales):
     """A layer of the stack, as a scan wants it."""
-
-    @nn.compact
-    def __call__(self, x, key_valid, noise, scales):
-        return super().__call__(x, None, key_valid, noise, scales), None
+    return layer(x, None, key_valid, noise, scales), None
 
 
 class SmaDecoder(nn.Module, kw_only=True):
@@ -278,6 +276,7 @@ class SmaDecoder(nn.Module, kw_only=True):
         x = positions.astype(self.dtype)[None]
         x = jnp.broadcast_to(x, (len(keys), *x.shape[1:]))
         if self.mask_token:
+            assert hidden is not None
             token = self.param("mask_token", normal, (self.width,))
             x = x + hidden[..., None].astype(self.dtype) * token.astype(self.dtype)
         layer = AttentionLayer(
@@ -295,6 +294,7 @@ class SmaDecoder(nn.Module, kw_only=True):
         x = layer_norm(self.dtype, "norm", OUTER_NORM_EPS)(x)
         if self.tied:
             bias = self.param("bias", nn.initializers.zeros, (self.out_values,))
+            assert embedding is not None
             out = x @ embedding.astype(self.dtype).T + bias.astype(self.dtype)
         else:
             out = linear(self.out_values, self.dtype, "pred")(x)

@@ -74,7 +74,8 @@ class SmaAutoencoder:
         """Encodes what is visible and predicts every input from it."""
         encoded = self.encode(params, embedded, valid, mask, gather=gather)
         given = self._queries(params["encoder"], mask.loss_weight)
-        return self.decoder.apply({"params": params["decoder"]}, encoded, *given)
+        own = {"params": params["decoder"]}
+        return jnp.asarray(self.decoder.apply(own, encoded, *given))
 
     def _queries(self, encoder: PyTree, hidden: Float[Array, "B N"]):
         """(positions or None, hidden, the embeddings or None)."""

@@ -20,7 +20,7 @@ OUTER_NORM_EPS = 1e-12
 normal = nn.initializers.normal(0.02)
 
 
-def linear(width: int, dtype: DTypeLike, name: str) -> Linear:
+def linear(width: int, dtype: DTypeLike, name: str | None) -> Linear:
     """Dense with weights from N(0, 0.02^2) and bias 0."""
     return Linear(width, dtype=dtype, kernel_init=normal, name=name)
 

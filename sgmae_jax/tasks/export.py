@@ -57,6 +57,8 @@ def _write(
         },
         "scores": json.loads(scores_file.read_text()) if scores_file.exists() else {},
     }
+    if meta["run"].get("facts"):  # what its numbers and symbols mean
+        card["facts"] = meta["run"]["facts"]
     # What was exported once keeps what was known of it.
     card |= meta.get("card", {})
     if "weights" in meta:
