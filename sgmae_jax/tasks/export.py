@@ -64,6 +64,11 @@ def _write(
     if "weights" in meta:
         card["weights"] = meta["weights"]
         _tell(console, meta["weights"], config)
+    if form != "ours" and "cls_token" not in parts["encoder"]:
+        raise ConfigError(
+            f"config.weights.format = {form!r}: must be 'ours', the encoder of "
+            f"{config.method.name} is no ViT"
+        )
     folder = write_weights(form, config, parts, card, workdir / name)
     console.say(f"{' and '.join(parts)} of step {step}: {folder}")
 

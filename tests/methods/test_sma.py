@@ -262,7 +262,7 @@ def test_heads_learn_numbers_and_classes(target, loss, outputs):
         state, _ = step(state, {"train": batch}, ())
     answer = np.asarray(method.answer(state.params, batch)["answer"])
     if part.classes:
-        assert (answer.argmax(1) == batch["label"]).mean() > 0.85
+        assert (answer.argmax(1) == batch["label"]).mean() > 0.75
     else:  # in the target's own units
         off = answer[:, 0] - (10 + 2 * sign)
         assert np.sqrt(np.mean(off**2)) < 0.6 * 2 * sign.std()
