@@ -13,14 +13,10 @@ from sgmae_jax.config import shipped
 
 
 def get_config():
-    config = shipped("sma_table", "sma")
+    config = shipped("sma_table")
     config.data.path = "higgs.csv"
     config.data.split = "train[:70%]"
     config.eval.split = "train[70%:80%]"
     config.table.header = False
     config.table.ignore = (0,)
-    config.method.head_mix = "random_mix"
-    config.method.mask_self = True
-    config.method.random_start = 1.0
-    config.method.random_until = 0.25
     return config

@@ -15,7 +15,7 @@ from sgmae_jax.config import shipped
 
 
 def get_config():
-    config = shipped("sma_table", "sma")
+    config = shipped("sma_table")
     config.epochs = 4
     config.data.source = "text"
     config.data.path = "molecules.csv"
@@ -25,8 +25,7 @@ def get_config():
     config.table.overlong = "cut"
     config.eval.limit = 1000
     config.mask.ratio = 0.3
-    config.method.head_mix = "random_mix"
-    config.method.mask_self = True
+    config.method.random_start = 0.0
     config.method.mask_token = True
     config.optim.base_lr = 4e-3
     config.optim.warmup_epochs = 0.2

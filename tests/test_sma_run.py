@@ -82,6 +82,48 @@ def test_fine_tuning_from_it_and_scoring_again(pretrained, table, tmp_path, caps
     assert "must be asked of a run on images" in capsys.readouterr().err
 
 
+# Shrunk, the others compile what these and the runs above do.
+SHIPPED = [
+    "sma_higgs",
+    "sma_finetune_smiles",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("sma_table", "sma_smiles", "sma_finetune_higgs")
+    ),
+]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_takes_a_step(name, tmp_path):
+    rng = np.random.default_rng(0)
+    if "smiles" in name:
+        made = [["CC(=O)N" * (1 + i % 3), f"{rng.normal():.2f}"] for i in range(100)]
+        path = write_csv(tmp_path / "m.csv", made, header=("smiles", "target"))
+    else:
+        made = [[str(i % 2), *map(str, rng.normal(size=28))] for i in range(100)]
+        path = write_csv(tmp_path / "h.csv", made, header=[f"c{i}" for i in range(29)])
+        if "higgs" in name:
+            path = write_csv(tmp_path / "h.csv", made, header=None)
+    small = {
+        "data.path": path,
+        "epochs": None,
+        "steps": 1,
+        "data.batch_size": 8,
+        "model.width": 16,
+        "model.heads": 2,
+        "model.depth": 1,
+        "optim.warmup_epochs": 0,
+        "eval.every": 1,
+        "eval.batch_size": 32,
+        "log.tensorboard": False,
+    }
+    words = ["--config", name, "--workdir", str(tmp_path / "run")]
+    words += [f"--config.{field}={value}" for field, value in small.items()]
+    assert main(words) == 0
+    assert np.isfinite(tiny.losses(tmp_path / "run")[1])
+
+
 def test_an_encoder_of_other_columns_is_refused(pretrained, tmp_path, capsys):
     other = write_csv(
         tmp_path / "other.csv", rows(40), header=("a", "b", "weight", "y")
