@@ -75,6 +75,7 @@ def test_fine_tuning_from_it_and_scoring_again(pretrained, table, tmp_path, caps
     assert main(words) == 0
     card = json.loads((tmp_path / "out" / "export" / "card.json").read_text())
     assert card["facts"]["target"]["classes"] == ["0", "1"]
+    assert card["config"]["model.width"] == 24
     words = ["--config", f"export:{run}", "--workdir", str(tmp_path / "no")]
     assert main([*words, "--config.weights.format=timm"]) == 2
     assert "config.weights.format = 'timm': must be 'ours'" in capsys.readouterr().err

@@ -63,11 +63,6 @@ class Table:
     lines: Sequence[int] | None
     content: str
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """None: what labels there are depends on the column that is asked for."""
-        return ()
-
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 

@@ -58,7 +58,7 @@ def check(config) -> dict[str, Any]:
 
 
 def frozen(config) -> dict[str, dict[str, Any]]:
-    """What the given encoder is like: {"model": {fields, inputs}}, or nothing.
+    """What the given encoder is like, as "model": fields of its config, and "inputs".
 
     Raises:
         ConfigError: see `check`.
@@ -72,7 +72,7 @@ def frozen(config) -> dict[str, dict[str, Any]]:
 
     _, meta = read_meta(folder_of(Path(config.method.encoder)))
     inputs = meta["run"]["facts"].get("inputs", {})
-    return {"model": {"fields": fields, "inputs": inputs}}
+    return {"model": {**fields, "inputs": inputs}}
 
 
 def described(config, run: Run) -> Any:
@@ -80,8 +80,8 @@ def described(config, run: Run) -> Any:
     if "model" not in run.frozen:
         return config
     merged = default_config(config.method.name)
-    for name, value in run.frozen["model"]["fields"].items():
-        assign(merged, name, value)
+    for name in _FIELDS:
+        assign(merged, name, run.frozen["model"][name])
     for name in ("dtype", "unroll", "remat", "decoder_heads"):
         merged.model[name] = config.model[name]
     return merged

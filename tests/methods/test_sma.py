@@ -271,7 +271,7 @@ def test_heads_learn_numbers_and_classes(target, loss, outputs):
 def test_the_encoder_that_is_given_decides_the_sizes():
     first = config_of(model__width=24)
     fields = {name: flatten(first)[name] for name in sma_pretrained._FIELDS}
-    frozen = {"model": {"fields": fields, "inputs": FACTS["numbers"]}}
+    frozen = {"model": {**fields, "inputs": FACTS["numbers"]}}
     config = config_of("sma_finetune", table__target="y")
     method = build(config, target=TARGETS["two"], classes=2, frozen=frozen)
     shapes = jax.eval_shape(method.init, KEY)
