@@ -50,7 +50,7 @@ def test_another_run_takes_its_masks_by_name(run, tmp_path):
         "mask__fn": "sgmae_jax.methods.attention_masks:teacher_attention",
         "mask__options": {"run": str(run), "mask_self": True},
         "mask__ratio": 0.5,
-        "steps": 1,
+        "steps": 2,
     }
     assert main(tiny.arguments(tmp_path / "run", **given)) == 0
 
