@@ -221,6 +221,35 @@ def test_images_are_pixels_or_patches(patch, tokens):
     assert method.features["encoder"](state.params, batch["image"]).shape == (4, 16)
 
 
+def test_images_are_classified_from_their_patches():
+    config = config_of("sma_finetune", "synthetic", data__image_size=8)
+    method = methods.load("sma_finetune").build(config, Run(10, 10, 64, {}, 10))
+    params = jax.eval_shape(method.init, KEY)
+    images = jax.ShapeDtypeStruct((4, 8, 8, 3), np.uint8)
+    assert jax.eval_shape(method.logits, params, images).shape == (4, 10)
+    assert jax.eval_shape(method.features["encoder"], params, images).shape == (4, 16)
+    batch = {
+        "image": images,
+        "label": jax.ShapeDtypeStruct((4,), np.int32),
+        "id": jax.ShapeDtypeStruct((4,), np.int32),
+        "epoch": jax.ShapeDtypeStruct((4,), np.int32),
+    }
+    act = functools.partial(method.updates[0].gradient, step=0, phase=())
+    gradients, metrics = jax.eval_shape(act, params, {"train": batch}, KEY)
+    assert jax.tree.structure(gradients) == jax.tree.structure(params)
+    assert metrics["loss"].shape == ()
+
+
+def test_the_decoder_may_have_queries_of_its_own():
+    method = build(config_of(method__own_queries=True))
+    params = jax.eval_shape(method.init, KEY)
+    assert params["model"]["decoder"]["query"].shape == (12, 16)
+    shown = jax.eval_shape(
+        functools.partial(method.picture, step=0, phase=()), params, rows_of(), KEY
+    )
+    assert shown.prediction.shape == (16, 12, 1)
+
+
 TARGETS = {
     "number": Target("y", mean=10.0, std=2.0),
     "two": Target("y", classes=("no", "yes"), counts=(8, 8)),
