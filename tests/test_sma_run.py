@@ -2,14 +2,16 @@
 
 import json
 import random
+import re
 import signal
 
 import numpy as np
 import pytest
 
+from sgmae_jax.config import load_config
 from sgmae_jax.main import main
 from tests import tiny
-from tests.conftest import quickly
+from tests.conftest import REPOSITORY, quickly
 from tests.data.tables import rows, write_csv
 from tests.fault.test_restart import interrupted
 
@@ -81,6 +83,16 @@ def test_fine_tuning_from_it_and_scoring_again(pretrained, table, tmp_path, caps
     assert "config.weights.format = 'timm': must be 'ours'" in capsys.readouterr().err
     assert main(["--config", f"analyze:{run}", "--workdir", str(tmp_path / "a")]) == 2
     assert "must be asked of a run on images" in capsys.readouterr().err
+
+
+def test_the_readme_s_two_lines_are_a_config_for_a_table(tmp_path):
+    text = (REPOSITORY / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    (block,) = [block for block in blocks if "get_config" in block]
+    (tmp_path / "my_table.py").write_text(block)
+    config = load_config(str(tmp_path / "my_table.py"))
+    assert config.data.path == "my_table.csv" and config.table.ignore == ("id",)
+    assert config.method.name == "sma" and config.method.mask_self
 
 
 # Shrunk, the others compile what these and the runs above do.
