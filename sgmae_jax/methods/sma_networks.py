@@ -169,6 +169,11 @@ def check_sizes(config) -> None:
             raise ConfigError(
                 f"config.model.{name} = None: must be set when model.preset is empty"
             )
+    if part.attention != "matmul":
+        raise ConfigError(
+            f"config.model.attention = {part.attention!r}: must be 'matmul', SMA's "
+            "masks are made of attention that the library's kernels do not show"
+        )
     encoder = make_encoder(config, InputShape(1, 1, 0))
     for what, total, heads in (
         ("method.qk_width", encoder.qk_width, encoder.heads),

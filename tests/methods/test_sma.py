@@ -319,6 +319,7 @@ BAD = [
     ("sma", {"method__qk_width": 10}, "method.qk_width"),
     ("sma", {"model__decoder_heads": 3}, "model.width"),
     ("sma", {"model__width": None}, "model.width"),
+    ("sma", {"model__attention": "xla"}, "model.attention"),
     ("sma", {"data__path": ""}, "data.path"),
     ("sma", {"table__packed": True}, "table.packed"),
     ("sma", {"table__delimiter": ";;"}, "table.delimiter"),
