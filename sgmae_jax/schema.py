@@ -56,6 +56,30 @@ FIELDS: dict[str, Field] = {
     "data.std": Field(
         (0.229, 0.224, 0.225), rules.per_channel(0, low_open=True), "of pixels"
     ),
+    # Scenes of traffic.
+    "motion.agents": Field(
+        (32, 64, 96),
+        rules.one_or_more(rules.integer(1)),
+        "sizes that batches are padded to, agents",
+    ),
+    "motion.lanes": Field(
+        (96, 160, 256),
+        rules.one_or_more(rules.integer(1)),
+        "sizes that batches are padded to, lanes",
+    ),
+    "motion.view": Field(
+        "focal", rules.choice("focal", "vehicle"), "whose frame a scene is in"
+    ),
+    "motion.bad": Field(
+        "skip", rules.choice("skip", "refuse"), "scenes that cannot be used"
+    ),
+    "motion.cache": Field("", rules.path, "of features; empty: the user's cache"),
+    "motion.test": Field(
+        ("",), rules.one_or_more(rules.text), "files that make the split test"
+    ),
+    "motion.validation": Field(
+        ("",), rules.one_or_more(rules.text), "files that make the split validation"
+    ),
     "model.preset": Field("", rules.text, "a named size, e.g. vit_b; empty: free"),
     "model.patch_size": Field(4, rules.size, "pixels; an integer or (height, width)"),
     "model.width": Field(None, rules.optional(rules.integer(4)), "None: the preset's"),

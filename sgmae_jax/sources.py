@@ -9,6 +9,9 @@ SOURCES = {
     "folder": "images",
     "pairs": "images",
     "tfds:": "images",
+    "synthetic_roads": "scenes",
+    "scenes": "scenes",
+    "argoverse2": "scenes",
 }
 
 

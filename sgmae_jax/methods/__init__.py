@@ -21,6 +21,8 @@ METHODS = {
     "finetune": "sgmae_jax.methods.finetune",
     "linear_probe": "sgmae_jax.methods.linear_probe",
     "segment": "sgmae_jax.methods.segment",
+    "forecast_mae": "sgmae_jax.methods.forecast_mae",
+    "forecast": "sgmae_jax.methods.forecast",
 }
 
 

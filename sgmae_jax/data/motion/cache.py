@@ -156,7 +156,7 @@ def _write(
             index["agents"].append(len(scene["agent_kind"]))
             index["lanes"].append(len(scene["lane_center"]))
             for field, (kind, _) in fields.items():
-                array = np.asarray(scene[field], kind)  # type: ignore[literal-required]
+                array = np.asarray(scene[field], kind)
                 files[field].write(array.tobytes())
     return index
 

@@ -108,7 +108,7 @@ class Roads:
             place, angle = _follow(rng, line, part, walks=walks, first=agent == 0)
             position[agent], heading[agent] = place, angle
         position += rng.normal(0.0, part.noise, position.shape)
-        velocity = np.gradient(position, 1 / HERTZ, axis=1)
+        velocity = np.asarray(np.gradient(position, 1 / HERTZ, axis=1))
         valid = np.ones((count, STEPS), bool)
         for agent in range(1, count):  # seen late or lost early
             valid[agent, : rng.integers(0, 40)] = False

@@ -38,7 +38,7 @@ class SceneRows:
 
     def plain(self, item: Scene) -> Row:
         """The nearest agents and lanes, if there are too many."""
-        row = dict(item)
+        row: Row = {**item}
         for group, most in (("agent", self.agents[-1]), ("lane", self.lanes[-1])):
             center = item["agent_center"] if group == "agent" else item["lane_center"]
             if len(center) > most:

@@ -170,7 +170,7 @@ def make_scene(
     away = np.linalg.norm(position[:, PRESENT], axis=1)
     stays = valid[:, PRESENT] & (away <= radius)
     seen = points[inside]
-    for index in np.flatnonzero(stays):
+    for index in np.flatnonzero(stays).tolist():
         distance = np.linalg.norm(seen - position[index, PRESENT], axis=1)
         stays[index] = distance.min() < reach
     if keep_scored:
@@ -198,9 +198,9 @@ def make_scene(
         "agent_future": relative[:, HISTORY:].astype(np.float32),
         "agent_present": known,
         "agent_center": center.astype(np.float32),
-        "agent_heading": wrapped(
-            tracks.heading[chosen, PRESENT] - rotation
-        ).astype(np.float32),
+        "agent_heading": wrapped(tracks.heading[chosen, PRESENT] - rotation).astype(
+            np.float32
+        ),
         "agent_kind": tracks.kind[chosen].astype(np.int32),
         "agent_scored": tracks.scored[chosen],
         "agent_track": chosen.astype(np.int32),
@@ -209,5 +209,5 @@ def make_scene(
         "lane_center": points[:, middle - 1 : middle + 1].mean(1).astype(np.float32),
         "lane_heading": np.arctan2(ahead[:, 1], ahead[:, 0]).astype(np.float32),
         "origin": origin,
-        "rotation": np.float64(rotation),
+        "rotation": np.array(rotation),
     }

@@ -7,8 +7,9 @@ lane_points [P,2] with lane_offsets [M+1], sample_rate_hz.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ class SceneFiles:
         path: str,
         *,
         split: str = "train",
-        held_out: dict[str, Sequence[str]] | None = None,
+        held_out: Mapping[str, Sequence[str]] | None = None,
         view: str = "focal",
         bad: str = "skip",
     ):
@@ -150,7 +151,9 @@ class SceneFiles:
         return make_scene(tracks, scene["lanes"], keep_scored=self._view == "vehicle")
 
 
-def _files_of(root: Path, split: str, held_out: dict[str, Sequence[str]]) -> list[Path]:
+def _files_of(
+    root: Path, split: str, held_out: Mapping[str, Sequence[str]]
+) -> list[Path]:
     splits = ("train", "validation", "test")
     if split not in splits:
         raise DataError(f"split {split!r}: scenes have {', '.join(splits)}")
@@ -199,12 +202,14 @@ def _read(file: Path) -> dict[str, np.ndarray]:
     offsets = scene["lane_offsets"]
     lines = [
         scene["lane_points"][start:end]
-        for start, end in zip(offsets, offsets[1:], strict=False)
+        for start, end in itertools.pairwise(offsets)
         if end > start
     ]
     if not lines:
         raise BadScene("has no lanes")
-    lanes = np.stack([resampled(line.astype(np.float64), LANE_POINTS) for line in lines])
+    lanes = np.stack(
+        [resampled(line.astype(np.float64), LANE_POINTS) for line in lines]
+    )
     return {**scene, "lanes": lanes, "name": np.str_(file.stem)}
 
 
@@ -223,5 +228,3 @@ def _windows(file: int, scene: dict[str, np.ndarray]) -> list[_Window]:
         for focal in np.flatnonzero(vehicles & seen & moves):
             found.append(_Window(file, start, int(focal)))
     return found
-
-
