@@ -178,10 +178,10 @@ def build(config, run: Run) -> Method:
         given = {"params": params["head"]}
         if part.worlds:
             there = model.present(batch).agents
-            places, logits = worlds.apply(given, agents, there)
-            return Forecast(places, logits, None)
-        places, logits, others = focal.apply(given, agents)
-        return Forecast(places, logits, others)
+            found: Any = worlds.apply(given, agents, there)
+            return Forecast(found[0], found[1], None)
+        found = focal.apply(given, agents)
+        return Forecast(*found)
 
     def loss(params, batches, key, step, phase) -> tuple[Array, Metrics]:
         del step, phase

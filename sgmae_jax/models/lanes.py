@@ -30,7 +30,7 @@ class _BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         if given is None:
-            total = jnp.maximum(weight.sum(), 1.0)
+            total = jnp.maximum(weight.sum() * x.shape[2], 1.0)
             mean = (x * weight).sum((0, 1, 2)) / total
             var = (jnp.square(x - mean) * weight).sum((0, 1, 2)) / total
             given = {"mean": mean, "var": var}

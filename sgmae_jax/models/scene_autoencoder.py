@@ -229,7 +229,7 @@ class SceneAutoencoder:
             never = jnp.finfo(jnp.float32).min
             keys = jnp.where(keep, 0.0, jnp.where(fill, 1.0, never))
         latent = self._apply(encoder, SceneEncoder.__call__, tokens, keys, own.blocks)
-        found = self.decoder.apply(
+        found: Any = self.decoder.apply(
             {"params": params["decoder"]},
             latent,
             keep,
