@@ -11,7 +11,10 @@ from sgmae_jax.rules import Field
 FIELDS: dict[str, Field] = {
     "task": Field(
         "pretrain",
-        rules.choice("pretrain", "evaluate", "export", "import", "analyze", "compare"),
+        rules.choice(
+            *("pretrain", "evaluate", "export", "import", "analyze", "compare"),
+            "submit",
+        ),
         "what to do",
     ),
     "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),

@@ -104,9 +104,12 @@ def _read_table(path: Path) -> dict[str, np.ndarray]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path, partitioning=None)
+        # From bytes: the library's messages name the whole path of a file.
+        content = pyarrow.BufferReader(path.read_bytes())
+        table = pyarrow.parquet.read_table(content)
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).splitlines()[0]
+        reason = reason.removeprefix("Could not open Parquet input source '<Buffer>': ")
         raise BadScene(f"{path.name} cannot be read: {reason}") from None
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
