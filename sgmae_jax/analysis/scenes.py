@@ -90,7 +90,8 @@ def forecast_sheet(batch: Batch, forecast: Any) -> UInt8[np.ndarray, "H W 3"]:
                 axes.plot(
                     *points.T, color=GUESS, linewidth=1.3, alpha=0.35 + 0.65 * share
                 )
-                axes.text(*points[-1], f"{share:.0%}", fontsize=6, color=GUESS)
+                words = {"fontsize": 6, "color": GUESS, "clip_on": True}
+                axes.text(*points[-1], f"{share:.0%}", **words)
     _legend(
         figure,
         {"past": PAST, "future": FUTURE_COLOUR, "forecast": GUESS, "lane": LANE},
