@@ -11,7 +11,10 @@ from sgmae_jax.rules import Field
 FIELDS: dict[str, Field] = {
     "task": Field(
         "pretrain",
-        rules.choice("pretrain", "evaluate", "export", "import", "analyze", "compare"),
+        rules.choice(
+            *("pretrain", "evaluate", "export", "import", "analyze", "compare"),
+            "submit",
+        ),
         "what to do",
     ),
     "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),
@@ -100,6 +103,30 @@ FIELDS: dict[str, Field] = {
         "auto",
         rules.choice("auto", "rmse", "spearman", "roc_auc", "accuracy"),
         "what eval.choose_best goes by; auto: rmse, roc_auc or accuracy",
+    ),
+    # Scenes of traffic.
+    "motion.agents": Field(
+        (32, 64, 96),
+        rules.one_or_more(rules.integer(1)),
+        "sizes that batches are padded to, agents",
+    ),
+    "motion.lanes": Field(
+        (96, 160, 256),
+        rules.one_or_more(rules.integer(1)),
+        "sizes that batches are padded to, lanes",
+    ),
+    "motion.view": Field(
+        "focal", rules.choice("focal", "vehicle"), "whose frame a scene is in"
+    ),
+    "motion.bad": Field(
+        "skip", rules.choice("skip", "refuse"), "scenes that cannot be used"
+    ),
+    "motion.cache": Field("", rules.path, "of features; empty: the user's cache"),
+    "motion.test": Field(
+        (), rules.several(rules.text), "files that make the split test"
+    ),
+    "motion.validation": Field(
+        (), rules.several(rules.text), "files that make the split validation"
     ),
     "model.preset": Field("", rules.text, "a named size, e.g. vit_b; empty: free"),
     "model.patch_size": Field(4, rules.size, "pixels; an integer or (height, width)"),

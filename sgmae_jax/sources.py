@@ -11,6 +11,9 @@ SOURCES = {
     "tfds:": "images",
     "table": "rows",
     "text": "rows",
+    "synthetic_roads": "scenes",
+    "scenes": "scenes",
+    "argoverse2": "scenes",
 }
 
 

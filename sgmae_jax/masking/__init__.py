@@ -35,6 +35,7 @@ from sgmae_jax.masking.ncut import Cut, normalised_cut, normalised_cut_dense
 from sgmae_jax.masking.rectangle import rectangle_map, rectangle_maps
 from sgmae_jax.masking.relations import attention_relations, cosine_relations
 from sgmae_jax.masking.resolve import MaskError, load_mask_fn
+from sgmae_jax.masking.scene import SceneMask, scene_mask
 from sgmae_jax.masking.schedule import bucket_at, ratio_buckets
 from sgmae_jax.masking.select import select
 from sgmae_jax.masking.types import Context, Mask, num_keep
@@ -48,6 +49,7 @@ __all__ = [
     "Guidance",
     "Mask",
     "MaskError",
+    "SceneMask",
     "attention_mask",
     "attention_relations",
     "attention_scores",
@@ -79,6 +81,7 @@ __all__ = [
     "rectangle_map",
     "rectangle_maps",
     "resample",
+    "scene_mask",
     "select",
     "write_bank",
 ]

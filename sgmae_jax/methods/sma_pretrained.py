@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 
 from sgmae_jax.config import ConfigError, assign, default_config
 from sgmae_jax.methods.base import Params, Run
-from sgmae_jax.methods.frozen import difference, read_run
+from sgmae_jax.methods.frozen import difference, read_run, run_fields
 from sgmae_jax.methods.sma_networks import ENCODER_FIELDS, input_shape, make_encoder
 from sgmae_jax.models.sma import SmaEncoder
 from sgmae_jax.models.sma_autoencoder import init_encoder
@@ -36,18 +35,7 @@ def check(config) -> dict[str, Any]:
     path = config.method.encoder
     if not path:
         return {}
-    folder = Path(path)
-    if not ((folder / "config.json").is_file() and (folder / "checkpoints").is_dir()):
-        raise ConfigError(
-            f"config.method.encoder = {path!r}: must be a run directory with "
-            "checkpoints"
-        )
-    flat = json.loads((folder / "config.json").read_text())
-    if flat.get("method.name") != "sma":
-        raise ConfigError(
-            f"config.method.encoder = {path!r}: must be a run of sma, is one of "
-            f"{flat.get('method.name')}"
-        )
+    flat = run_fields(config, "method.encoder", "sma")
     mine, theirs = (domain_of(s) for s in (config.data.source, flat["data.source"]))
     if mine != theirs:
         raise ConfigError(
