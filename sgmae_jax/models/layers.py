@@ -83,13 +83,15 @@ def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def matmul_attention(
-    qkv: Float[Array, "B T 3 H d"], key_valid: Bool[Array, "B T"] | None
+    qkv: Float[Array, "B T 3 H d"],
+    key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | None,
 ) -> tuple[Float[Array, "B T H d"], Float[Array, "B H T T"]]:
     """Softmax attention by batched matrix products; differentiable in both modes.
 
     Args:
         qkv: queries, keys and values.
-        key_valid: False = nobody attends to this token; None = everybody may.
+        key_valid: False = nobody attends to this token, or with four axes, this query
+            (third axis) does not attend to this key; None = everybody may.
 
     Returns:
         The mixed values and the attention maps, the latter at least float32.
@@ -99,14 +101,19 @@ def matmul_attention(
     scores = at_least_float32(jnp.matmul(query, key.mT))
     if key_valid is not None:
         never = jnp.finfo(scores.dtype).min
-        scores = jnp.where(key_valid[:, None, None, :], scores, never)
+        scores = jnp.where(_by_query(key_valid), scores, never)
     maps = jax.nn.softmax(scores)
     return jnp.matmul(maps.astype(value.dtype), value).swapaxes(1, 2), maps
 
 
+def _by_query(key_valid: Array) -> Bool[Array, "B 1 T T"]:
+    """Whether a query may attend to a key, with axes for heads and queries."""
+    return key_valid if key_valid.ndim == 4 else key_valid[:, None, None, :]
+
+
 def library_attention(
     qkv: Float[Array, "B T 3 H d"],
-    key_valid: Bool[Array, "B T"] | None,
+    key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | None,
     kind: Literal["xla", "cudnn"],
 ) -> Float[Array, "B T H d"]:
     """The same by `jax.nn.dot_product_attention`, which shows no maps."""
@@ -116,9 +123,10 @@ def library_attention(
         # cuDNN differentiates masked attention over even numbers of tokens only.
         odd = tokens % 2
         qkv = jnp.pad(qkv, ((0, 0), (0, odd), (0, 0), (0, 0), (0, 0)))
-        key_valid = jnp.pad(key_valid, ((0, 0), (0, odd)))
-        even = tokens + odd
-        mask = jnp.broadcast_to(key_valid[:, None, None, :], (batch, 1, even, even))
+        pairs = jnp.broadcast_to(_by_query(key_valid), (batch, 1, tokens, tokens))
+        # No key of the padding; its queries attend to anything, so that none is empty.
+        pairs = jnp.pad(pairs, ((0, 0), (0, 0), (0, 0), (0, odd)))
+        mask = jnp.pad(pairs, ((0, 0), (0, 0), (0, odd), (0, 0)), mode="edge")
     query, key, value = jnp.moveaxis(qkv, 2, 0)
     mixed = jax.nn.dot_product_attention(
         query, key, value, mask=mask, implementation=kind
@@ -201,7 +209,7 @@ class Transformer(nn.Module, kw_only=True):
     Attributes:
         grid: tokens (h, w).
         width: D, a multiple of `heads` (and of 4, for the position table).
-        depth: number of blocks, L >= 1.
+        depth: number of blocks, L >= 0.
         heads: attention heads, H.
         mlp_ratio: hidden width of the MLP over D.
         positions: "sincos" (fixed) or "learned" (a parameter that starts there).
@@ -239,9 +247,12 @@ class Transformer(nn.Module, kw_only=True):
             value = getattr(self, field)
             if value not in allowed:
                 raise ValueError(f"{field} {value!r}: must be one of {allowed}")
-        for field in ("width", "depth", "heads", "unroll"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} {getattr(self, field)}: must be at least 1")
+        least = {"width": 1, "depth": 0, "heads": 1, "unroll": 1}
+        for field, low in least.items():
+            if getattr(self, field) < low:
+                raise ValueError(
+                    f"{field} {getattr(self, field)}: must be at least {low}"
+                )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.attention == "cudnn":
@@ -273,7 +284,7 @@ class Transformer(nn.Module, kw_only=True):
     def run_blocks(
         self,
         x: Float[Array, "B T D"],
-        key_valid: Bool[Array, "B T"] | None,
+        key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | None,
         capture: Sequence[str],
         scales: Float[Array, "L 2 B"] | None = None,
         normed: bool = True,
@@ -282,7 +293,7 @@ class Transformer(nn.Module, kw_only=True):
 
         Args:
             x: what the first block takes.
-            key_valid: False = nobody attends to this token; None = everybody may.
+            key_valid: see `matmul_attention`.
             capture: any of "features", "attention".
             scales: as `drop_path_scales` makes them; None drops nothing.
             normed: False leaves the last norm out.
@@ -297,6 +308,10 @@ class Transformer(nn.Module, kw_only=True):
         unknown = set(capture) - set(CAPTURE)
         if unknown:
             raise ValueError(f"capture {sorted(unknown)}: can capture {CAPTURE}")
+        if not self.depth:
+            if normed:
+                x = layer_norm(self.dtype, "norm", self.norm_eps)(x)
+            return x, self._nothing_captured(x, capture)
         unroll = min(self.unroll, self.depth)
         block = Block
         if self.remat != "none":
@@ -326,8 +341,21 @@ class Transformer(nn.Module, kw_only=True):
             x = layer_norm(self.dtype, "norm", self.norm_eps)(x)
         return x, captured
 
+    def _nothing_captured(self, x: Array, capture: Sequence[str]) -> Captured:
+        """What `run_blocks` captures of no blocks."""
+        batch, tokens = x.shape[:2]
+        empty = {
+            "features": jnp.zeros((0, *x.shape), x.dtype),
+            "attention": jnp.zeros((0, batch, self.heads, tokens, tokens)),
+        }
+        return {name: empty[name] for name in capture}
+
     def run_to_layer(
-        self, blocks: PyTree, x: Float[Array, "B T D"], layer: int
+        self,
+        blocks: PyTree,
+        x: Float[Array, "B T D"],
+        layer: int,
+        key_valid: Bool[Array, "1 1 T T"] | None = None,
     ) -> LayerOutput:
         """The blocks up to one of them, whose features and attention are returned.
 
@@ -338,6 +366,7 @@ class Transformer(nn.Module, kw_only=True):
             blocks: parameters of all blocks, stacked, as under "blocks".
             x: what the first block takes.
             layer: counts from 1, or from the end with negative numbers.
+            key_valid: see `matmul_attention`.
 
         Raises:
             ValueError: there is no such layer.
@@ -358,12 +387,12 @@ class Transformer(nn.Module, kw_only=True):
             )
 
         def step(x, params):
-            return block().apply({"params": params}, x, None)
+            return block().apply({"params": params}, x, key_valid)
 
         below = jax.tree.map(lambda leaf: leaf[:last], blocks)
         x, _ = jax.lax.scan(step, x, below, unroll=max(1, min(self.unroll, last)))
         own = jax.tree.map(lambda leaf: leaf[last], blocks)
-        _, captured = block(*CAPTURE).apply({"params": own}, x, None)
+        _, captured = block(*CAPTURE).apply({"params": own}, x, key_valid)
         return LayerOutput(**captured)
 
 
