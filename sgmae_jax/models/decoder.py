@@ -82,6 +82,10 @@ class Decoder(Transformer, kw_only=True):
         full = unshuffle(y[:, 1:], self.mask_token.astype(y.dtype), mask)
         return jnp.concatenate([y[:, :1], full], axis=1) + self.position
 
+    def blank(self) -> Float[Array, "1 1+N D"]:
+        """What the first block would take if nothing were known of an image."""
+        return (self.mask_token.astype(self.dtype) + self.position)[None]
+
     @nn.compact
     def __call__(
         self,
