@@ -11,7 +11,15 @@ from sgmae_jax.rules import Field
 FIELDS: dict[str, Field] = {
     "task": Field(
         "pretrain",
-        rules.choice("pretrain", "evaluate", "export", "import", "analyze", "compare"),
+        rules.choice(
+            "pretrain",
+            "evaluate",
+            "export",
+            "import",
+            "analyze",
+            "compare",
+            "laboratory",
+        ),
         "what to do",
     ),
     "seed": Field(0, rules.integer(0, 2**31 - 1), "root of all randomness"),
@@ -205,6 +213,21 @@ FIELDS: dict[str, Field] = {
     ),
     "compare.runs": Field(
         ("",), rules.one_or_more(rules.path), "directories with scores"
+    ),
+    "laboratory.runs": Field(
+        ("",), rules.one_or_more(rules.path), "directories of runs on images"
+    ),
+    "laboratory.ratios": Field(
+        (0.25, 0.5, 0.6, 0.75, 0.9),
+        rules.one_or_more(rules.number(0, 1, low_open=True, high_open=True)),
+        "shares hidden for attention distance and receptive fields",
+    ),
+    "laboratory.masks": Field(
+        32, rules.integer(2), "that means of predictions are taken over"
+    ),
+    "laboratory.pairs": Field(4, rules.integer(1), "of masks that tokens meet under"),
+    "laboratory.queries": Field(
+        16, rules.integer(1), "patches of an image with a receptive field, at most"
     ),
     "guard.budget": Field(10, rules.integer(0), "non-finite steps in a window"),
     "guard.window": Field(1000, rules.integer(1), "steps"),

@@ -74,7 +74,7 @@ def fields(
     decoder = {"params": params["decoder"]}
 
     def latent_of(patches):
-        tokens = model.encoder.apply(encoder, patches, method="embed")
+        tokens = jnp.asarray(model.encoder.apply(encoder, patches, method="embed"))
         kept = jnp.take_along_axis(tokens, mask.ids_keep[..., None], axis=1)
         return jnp.asarray(model.encoder.apply(encoder, kept)[0])
 

@@ -242,13 +242,16 @@ def build(config, run: Run) -> Method:
         _, mask, branch = first(params, batch, key, step, ratios)
         return Picture(mask.hidden, branch.prediction)
 
+    def flops(ratios):
+        return train_flops(sum(forward_macs(model, ratio) for ratio in ratios))
+
     return Method(
         init=lambda key: {"model": model.init(key)},
         updates=(Update(("model",), descend(("model",), loss), adamw_of(config, run)),),
         features={"encoder": pooled_features(model, config.eval.pool)},
         encoder=lambda params: params["model"]["encoder"],
         decoder=lambda params: params["model"]["decoder"],
-        flops=lambda ratios: train_flops(sum(forward_macs(model, r) for r in ratios)),
+        flops=flops,
         picture=picture,
         norm_pix=part.norm_pix,
         phase=phase,
@@ -289,7 +292,7 @@ def _of_two_crops(model, batch, one, two, target, other_target) -> dict[str, Arr
     ]
     return {
         "alignment": alignment(one.tokens, there, weight),
-        "consistency": sum(errors) / 2,
+        "consistency": (errors[0] + errors[1]) / 2,
         "overlap": inside(points).mean(),
     }
 
