@@ -66,6 +66,8 @@ def line_chart(
         return ""
     lost = sum(map(len, series.values())) - len(everything)
     x_ticks, x_low, x_high = _ticks([x for x, _ in everything], 4)
+    if all(float(x).is_integer() for x, _ in everything):
+        x_ticks = [tick for tick in x_ticks if float(tick).is_integer()]
     ends = [end for rows in spreads.values() for _, *row in rows for end in row]
     heights = [y for _, y in everything] + [end for end in ends if math.isfinite(end)]
     y_ticks, y_low, y_high = _ticks(heights, 5)

@@ -159,11 +159,6 @@ def write_comparison(results: Sequence[Result], folder: Path) -> tuple[str, Path
     return table, write_page(folder / "comparison.html", title, content)
 
 
-def score_section(results: Sequence[Result]) -> str:
-    """The table as a section of a page on something else."""
-    return section("Scores", score_table_html(results))
-
-
 def score_table_html(results: Sequence[Result]) -> str:
     """The table as HTML, and what makes rows not comparable."""
     lines, notes = compare(results)

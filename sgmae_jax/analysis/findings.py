@@ -296,6 +296,17 @@ def _fields(looked: Runs) -> str:
             first = next(iter(lines.values()))
             curves["even"] = line(first, _EVEN[kind])
         drawn.append(chart(title, "share hidden", curves))
+    profiles = {
+        name: list(enumerate(at(found["profile"][ratio]["model"], k) for k in range(n)))
+        for name, found in lines.items()
+        if (ratio := next(reversed(found["profile"])))
+        and (n := len(found["profile"][ratio]["model"]["mean"]))
+    }
+    drawn.append(
+        chart(
+            "Mass of the field by distance, most hidden", "patches", profiles, percent
+        )
+    )
     body = words + table("Receptive fields", head, rows) + charts(*drawn)
     return section("E. Effective receptive fields", body) if rows else ""
 
@@ -345,11 +356,8 @@ def _similarity(cka: Mapping[str, Mapping[str, Any]]) -> str:
     for pair, interval in cka.items():
         grid = interval["mean"]
         deep = min(len(grid), len(grid[0]))
-        same = [
-            sum(at(interval, k, k)[end] for k in range(deep)) / deep  # type: ignore
-            for end in ("mean",)
-        ]
-        rows.append((pair, at(interval, 0, 0), at(interval, -1, -1), same[0]))
+        like = sum(grid[layer][layer] for layer in range(deep)) / deep
+        rows.append((pair, at(interval, 0, 0), at(interval, -1, -1), like))
     head = ("pair", "first layers", "last layers", "mean of like layers")
     folds = "".join(
         f"<details><summary>{text(pair)}, all layers</summary>"

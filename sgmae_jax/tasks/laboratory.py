@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from sgmae_jax.analysis.bootstrap import Interval
-from sgmae_jax.analysis.comparison import read_result, score_section
+from sgmae_jax.analysis.comparison import read_result, score_table_html
 from sgmae_jax.analysis.findings import findings
 from sgmae_jax.analysis.gallery import gallery_body
 from sgmae_jax.analysis.laboratory import Laboratory, Look
-from sgmae_jax.analysis.page import text, write_page
+from sgmae_jax.analysis.page import section, text, write_page
 from sgmae_jax.analysis.report import report_body
 from sgmae_jax.analysis.samples import Samples, load_samples
 from sgmae_jax.analysis.series import parts_of, spread
@@ -78,8 +78,8 @@ def laboratory(config, workdir: pathlib.Path, console: Console) -> None:
     results = [found for path in paths.values() if (found := _scores(path, None))]
     body = (
         _intro(runs)
-        + (score_section(results) if results else "")
         + findings(runs, cka)
+        + (section("H. Downstream", score_table_html(results)) if results else "")
         + "<section><h2>Runs</h2>"
         + "".join(folds)
         + "</section>"
