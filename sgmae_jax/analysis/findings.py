@@ -72,8 +72,8 @@ def table(label: str, head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> st
         + "</tr>"
         for first, *rest in rows
     )
-    inside = f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-    return scrolling(label, inside)
+    inside = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
+    return scrolling(label, f'<table class="numbers">{inside}</table>')
 
 
 def chart(

@@ -46,6 +46,7 @@ th{font-weight:500}
 thead th{color:var(--soft);font-size:.9rem}
 .scores{min-width:min(100%,34rem)}
 .scores td{min-width:6.5rem}
+.numbers td,.numbers tbody th{white-space:nowrap}
 .own,.own th{font-weight:700}
 .bar{display:block;height:4px;margin-top:.2rem;background:var(--rule);border-radius:2px}
 .bar i{display:block;height:100%;background:var(--soft);border-radius:2px}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from sgmae_jax.models.attention import by_query, library_attention
 from sgmae_jax.models.positions import sincos_table
 
 AttentionKind = Literal["matmul", "xla", "cudnn"]
@@ -101,37 +102,9 @@ def matmul_attention(
     scores = at_least_float32(jnp.matmul(query, key.mT))
     if key_valid is not None:
         never = jnp.finfo(scores.dtype).min
-        scores = jnp.where(_by_query(key_valid), scores, never)
+        scores = jnp.where(by_query(key_valid), scores, never)
     maps = jax.nn.softmax(scores)
     return jnp.matmul(maps.astype(value.dtype), value).swapaxes(1, 2), maps
-
-
-def _by_query(key_valid: Array) -> Bool[Array, "B 1 T T"]:
-    """Whether a query may attend to a key, with axes for heads and queries."""
-    return key_valid if key_valid.ndim == 4 else key_valid[:, None, None, :]
-
-
-def library_attention(
-    qkv: Float[Array, "B T 3 H d"],
-    key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | None,
-    kind: Literal["xla", "cudnn"],
-) -> Float[Array, "B T H d"]:
-    """The same by `jax.nn.dot_product_attention`, which shows no maps."""
-    batch, tokens = qkv.shape[:2]
-    mask = None
-    if key_valid is not None:
-        # cuDNN differentiates masked attention over even numbers of tokens only.
-        odd = tokens % 2
-        qkv = jnp.pad(qkv, ((0, 0), (0, odd), (0, 0), (0, 0), (0, 0)))
-        pairs = jnp.broadcast_to(_by_query(key_valid), (batch, 1, tokens, tokens))
-        # No key of the padding; its queries attend to anything, so that none is empty.
-        pairs = jnp.pad(pairs, ((0, 0), (0, 0), (0, 0), (0, odd)))
-        mask = jnp.pad(pairs, ((0, 0), (0, 0), (0, odd), (0, 0)), mode="edge")
-    query, key, value = jnp.moveaxis(qkv, 2, 0)
-    mixed = jax.nn.dot_product_attention(
-        query, key, value, mask=mask, implementation=kind
-    )
-    return mixed[:, :tokens]
 
 
 class Attention(nn.Module):

@@ -52,7 +52,8 @@ def laboratory(config, workdir: pathlib.Path, console: Console) -> None:
         if parts == _BOTH and run.config.model.decoder_depth:
             pictures = workdir / "laboratory" / name
             pictures.mkdir(parents=True, exist_ok=True)
-            body = gallery_body(study(run, console), pictures)
+            inside = gallery_body(study(run, console), pictures)
+            body = section("Clusters, attention and own masks", inside)
         bench = _bench(run, shown)
         runs[name] = _facts(run, bench.look) | _measured(run, bench, parts, console)
         result = _scores(path, console)
