@@ -173,7 +173,7 @@ METHODS = {
     [
         # What they keep beside the others is parameters and moments like any.
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("rc_mae", "lc_mae", "cl_mae", "segment")
+        if name in ("rc_mae", "lc_mae", "local_siamese", "cl_mae", "segment")
         else name
         for name in METHODS
     ],
