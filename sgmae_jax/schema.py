@@ -13,7 +13,7 @@ FIELDS: dict[str, Field] = {
         "pretrain",
         rules.choice(
             *("pretrain", "evaluate", "export", "import", "analyze", "compare"),
-            "submit",
+            *("laboratory", "submit"),
         ),
         "what to do",
     ),
@@ -136,8 +136,13 @@ FIELDS: dict[str, Field] = {
     "model.mlp_ratio": Field(4.0, rules.number(0, low_open=True), "hidden / width"),
     "model.norm_eps": Field(1e-6, rules.number(0, low_open=True), "of every norm"),
     "model.decoder_width": Field(512, rules.integer(4), ""),
-    "model.decoder_depth": Field(8, rules.integer(1), ""),
+    "model.decoder_depth": Field(8, rules.integer(0), "0: no blocks"),
     "model.decoder_heads": Field(16, rules.integer(1), ""),
+    "model.decoder_window": Field(
+        None,
+        rules.optional(rules.integer(0)),
+        "a patch attends to this many tokens in each direction; None: all",
+    ),
     "model.positions": Field("sincos", rules.choice("sincos", "learned"), ""),
     "model.dtype": Field("float32", rules.choice("float32", "bfloat16"), "of compute"),
     "model.attention": Field("matmul", rules.choice("matmul", "xla", "cudnn"), ""),
@@ -272,6 +277,21 @@ FIELDS: dict[str, Field] = {
     ),
     "compare.runs": Field(
         ("",), rules.one_or_more(rules.path), "directories with scores"
+    ),
+    "laboratory.runs": Field(
+        ("",), rules.one_or_more(rules.path), "directories of runs on images"
+    ),
+    "laboratory.ratios": Field(
+        (0.25, 0.5, 0.6, 0.75, 0.9),
+        rules.one_or_more(rules.number(0, 1, low_open=True, high_open=True)),
+        "shares hidden for attention distance and receptive fields",
+    ),
+    "laboratory.masks": Field(
+        32, rules.integer(2), "that means of predictions are taken over"
+    ),
+    "laboratory.pairs": Field(4, rules.integer(1), "of masks that tokens meet under"),
+    "laboratory.queries": Field(
+        16, rules.integer(1), "patches of an image with a receptive field, at most"
     ),
     "guard.budget": Field(10, rules.integer(0), "non-finite steps in a window"),
     "guard.window": Field(1000, rules.integer(1), "steps"),

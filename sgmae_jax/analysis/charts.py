@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 Point = tuple[float, float]
+Spread = tuple[float, float, float]  # x, low, high
 
 # Drawn at about its own size on a phone, so that the text stays readable there.
 _WIDTH, _HEIGHT = 360, 214
@@ -14,7 +16,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 10, 38
 # More points than this cannot be told apart at this width.
 _POINTS = 300
 _MARKED = 40
-_COLOURS = 4
+_COLOURS = 6
 
 
 def short(value: float) -> str:
@@ -41,8 +43,10 @@ def line_chart(
     series: Mapping[str, Sequence[Point]],
     *,
     form: Callable[[float], str] = short,
+    axis: str = "step",
+    spreads: Mapping[str, Sequence[Spread]] = MappingProxyType({}),
 ) -> str:
-    """A figure with one line a series over the training step.
+    """A figure with one line a series, over the training step or anything else.
 
     Numbers that are not finite leave a gap and are counted below the title.
 
@@ -50,6 +54,8 @@ def line_chart(
         title: of the chart.
         series: name -> (step, value) in ascending step.
         form: how values are written.
+        axis: what the numbers along the bottom are.
+        spreads: name -> (step, low, high), drawn as upright strokes.
 
     Returns:
         HTML, or the empty string where nothing can be drawn.
@@ -60,7 +66,11 @@ def line_chart(
         return ""
     lost = sum(map(len, series.values())) - len(everything)
     x_ticks, x_low, x_high = _ticks([x for x, _ in everything], 4)
-    y_ticks, y_low, y_high = _ticks([y for _, y in everything], 5)
+    if all(float(x).is_integer() for x, _ in everything):
+        x_ticks = [tick for tick in x_ticks if float(tick).is_integer()]
+    ends = [end for rows in spreads.values() for _, *row in rows for end in row]
+    heights = [y for _, y in everything] + [end for end in ends if math.isfinite(end)]
+    y_ticks, y_low, y_high = _ticks(heights, 5)
 
     def place(x: float, y: float) -> str:
         across = (x - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
@@ -83,13 +93,21 @@ def line_chart(
         )
     parts.append(
         f'<text class="axis" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" '
-        'text-anchor="end">step</text>'
+        f'text-anchor="end">{html.escape(axis)}</text>'
     )
-    for index, points in enumerate(series.values()):
-        parts.append(_line(points, place, index, form))
+    for index, (name, points) in enumerate(series.items()):
+        strokes = "".join(
+            f"M{place(x, low)}L{place(x, high)}"
+            for x, low, high in spreads.get(name, ())
+            if math.isfinite(low) and math.isfinite(high)
+        )
+        if strokes:
+            kind = f"s{index % _COLOURS}"
+            parts.append(f'<g class="{kind}"><path class="spread" d="{strokes}"/></g>')
+        parts.append(_line(points, place, index, form, axis))
     described = "; ".join(
-        f"{name}: {form(points[0][1])} at step {short(points[0][0])} to "
-        f"{form(points[-1][1])} at step {short(points[-1][0])}"
+        f"{name}: {form(points[0][1])} at {axis} {short(points[0][0])} to "
+        f"{form(points[-1][1])} at {axis} {short(points[-1][0])}"
         for name, points in sound.items()
         if points
     )
@@ -114,6 +132,7 @@ def _line(
     place: Callable[[float, float], str],
     index: int,
     form: Callable[[float], str],
+    axis: str,
 ) -> str:
     """One series; a gap starts a new stroke, a lone point becomes a dot."""
     strokes: list[list[Point]] = [[]]
@@ -129,8 +148,11 @@ def _line(
     )
     few = len(points) <= _MARKED
     dots = "".join(
-        '<circle cx="{}" cy="{}" r="3"><title>step {}: {}</title></circle>'.format(
-            *place(*point).split(","), short(point[0]), html.escape(form(point[1]))
+        '<circle cx="{}" cy="{}" r="3"><title>{} {}: {}</title></circle>'.format(
+            *place(*point).split(","),
+            html.escape(axis),
+            short(point[0]),
+            html.escape(form(point[1])),
         )
         for stroke in strokes
         for point in stroke

@@ -22,7 +22,7 @@ from sgmae_jax.analysis.score_table import (
 Row = dict[str, float]
 # Fields that say where and how a run went, not what it was.
 _ASIDE = re.compile(
-    r"seed|task|(log|checkpoint|guard|profile|mesh|analyze|compare|weights)\..*"
+    r"seed|task|(log|checkpoint|guard|profile|mesh|analyze|compare|laboratory|weights)\..*"
     r"|eval\.(baselines|batch_size|every)"
 )
 _SCORED = "eval."
@@ -152,9 +152,16 @@ def markdown(lines: Sequence[Line], notes: Iterable[str] = ()) -> str:
 
 def write_comparison(results: Sequence[Result], folder: Path) -> tuple[str, Path]:
     """Writes comparison.md and comparison.html; returns the Markdown and the page."""
-    lines, notes = compare(results)
-    table = markdown(lines, notes)
+    table = markdown(*compare(results))
     (folder / "comparison.md").write_text(table, encoding="utf-8")
+    content = score_table_html(results)
+    title = f"{len(results)} runs compared"
+    return table, write_page(folder / "comparison.html", title, content)
+
+
+def score_table_html(results: Sequence[Result]) -> str:
+    """The table as HTML, and what makes rows not comparable."""
+    lines, notes = compare(results)
     kinds = kinds_of(line.scores for line in lines)
     best = _best(lines, kinds)
     heads = "".join(f"<th>{text(title_of(kind))}</th>" for kind in kinds)
@@ -185,8 +192,7 @@ def write_comparison(results: Sequence[Result], folder: Path) -> tuple[str, Path
     if notes:
         items = "".join(f"<li>{text(note)}</li>" for note in notes)
         content += section("Not scored alike", f"<ul>{items}</ul>")
-    title = f"{len(results)} runs compared"
-    return table, write_page(folder / "comparison.html", title, content)
+    return content
 
 
 def _facts(result: Result) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from sgmae_jax import __version__
 from sgmae_jax.analysis.charts import percent, short
 from sgmae_jax.analysis.masks import mask_sheet
+from sgmae_jax.analysis.page import section, write_page
 from sgmae_jax.analysis.pictures import (
     enlarged,
     greyed,
@@ -27,7 +26,6 @@ from sgmae_jax.analysis.plots import write_plots
 from sgmae_jax.analysis.samples import Samples
 from sgmae_jax.analysis.series import Series
 from sgmae_jax.analysis.study import Shown
-from sgmae_jax.analysis.style import CSS
 from sgmae_jax.models import Autoencoder
 
 TITLES = (
@@ -47,7 +45,6 @@ _CAPTION = (
 )
 _OBJECT, _REST = np.array([230, 159, 0]), np.array([0, 114, 178])
 _FRAME = (213, 94, 0)
-_PLOTS = ".plots{display:flex;flex-wrap:wrap;gap:0 .8rem;align-items:flex-start}"
 
 
 def partition_sheet(
@@ -115,7 +112,7 @@ def _heat(values: Any, model: Autoencoder) -> UInt8[np.ndarray, "P H W 3"]:
     return (colormaps["cividis"](pixels)[..., :3] * 255).round().astype(np.uint8)
 
 
-def write_gallery(series: Series, folder: str | os.PathLike) -> Path:
+def write_gallery(series: Series, folder: str | Path) -> Path:
     """Writes sheets, plots and the page that shows them.
 
     Args:
@@ -126,6 +123,18 @@ def write_gallery(series: Series, folder: str | os.PathLike) -> Path:
         Path of the page, index.html; it needs no script, no other file, no network.
     """
     folder = Path(folder)
+    record = series.record
+    title = f"Analysis · {record['method']} · {record['source']}"
+    return write_page(folder / "index.html", title, gallery_body(series, folder))
+
+
+def gallery_body(series: Series, folder: Path) -> str:
+    """Writes sheets and plots, and returns what a page shows of them.
+
+    Args:
+        series: as `study_run` returns it.
+        folder: where they go; it exists.
+    """
     for old in folder.glob("pictures_*.png"):
         old.unlink()  # an earlier analysis may have drawn other steps
     pictures = []
@@ -157,27 +166,13 @@ def write_gallery(series: Series, folder: str | os.PathLike) -> Path:
         for plot in write_plots(series.record, folder)
     )
     record = series.record
-    heading = f"Analysis · {record['method']} · {record['source']}"
-    body = (
+    return (
         _facts(record, series.samples)
-        + _section("Pictures", content)
-        + _section("Masks over training", _masks(series, folder))
-        + _section("Numbers", _table(record))
-        + _section("Over training", f'<div class="plots">{plots}</div>')
+        + section("Pictures", content)
+        + section("Masks over training", _masks(series, folder))
+        + section("Numbers", _table(record))
+        + section("Over training", f'<div class="plots">{plots}</div>')
     )
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{html.escape(heading)}</title><style>{CSS}{_PLOTS}</style></head><body><main>"
-        f"<header><h1>{html.escape(heading)}</h1></header>{body}"
-        f"<footer>sgmae_jax {__version__}</footer></main></body></html>\n"
-    )
-    path = folder / "index.html"
-    partial = folder / ".index.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
-    return path
 
 
 def _masks(series: Series, folder: Path) -> str:
@@ -254,10 +249,6 @@ def _table(record: Mapping[str, Any]) -> str:
         '<div class="scroll" role="region" aria-label="Numbers" tabindex="0"><table>'
         f"<thead><tr><th>step</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
 
 
 def _image(path: Path, words: str) -> str:

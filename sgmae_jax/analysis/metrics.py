@@ -96,7 +96,9 @@ def relation_divergence(
 
 
 def attention_distance(
-    attention: Float[Array, "B H 1+N 1+N"], grid: tuple[int, int]
+    attention: Float[Array, "B H 1+N 1+N"],
+    grid: tuple[int, int],
+    queries: Float[Array, "B N"] | None = None,
 ) -> Float[Array, "B H"]:
     """Mean distance in the grid between a patch and the patches it attends to.
 
@@ -104,6 +106,7 @@ def attention_distance(
         attention: maps, class token first; its row and column are dropped, the rest
             brought back to rows that sum to 1.
         grid: tokens (h, w).
+        queries: weight of each patch as a query; None: all alike.
 
     Returns:
         In tokens (Euclidean), mean over the queries.
@@ -112,7 +115,10 @@ def attention_distance(
     y, x = np.divmod(np.arange(height * width), width)
     apart = np.hypot(y[:, None] - y, x[:, None] - x)
     away = _patch_attention(attention) * jnp.asarray(apart, jnp.float32)
-    return away.sum(-1).mean(-1)
+    far = away.sum(-1)
+    if queries is None:
+        return far.mean(-1)
+    return (far * queries[:, None]).sum(-1) / jnp.maximum(queries.sum(-1), 1)[:, None]
 
 
 def attention_nmi(attention: Float[Array, "B H 1+N 1+N"]) -> Float[Array, "B H"]:

@@ -61,6 +61,13 @@ def write_report(workdir: str | os.PathLike) -> Path:
         Path of the page.
     """
     workdir = Path(workdir)
+    title, body = report_body(workdir)
+    body = body or "<p>There is nothing to report yet.</p>"
+    return write_page(workdir / "report.html", title or "Training run", body)
+
+
+def report_body(workdir: Path) -> tuple[str, str]:
+    """The title of a run, and what `write_report` shows of it."""
     config = _flat(_read_json(workdir / "config.json"))
     rows = _read_metrics(workdir / "metrics.jsonl")
     title = " · ".join(
@@ -75,8 +82,7 @@ def write_report(workdir: str | os.PathLike) -> Path:
         _pictures(sorted(workdir.glob("pictures/*.png"), key=_order)),
         _config(config),
     ]
-    body = "".join(sections) or "<p>There is nothing to report yet.</p>"
-    return write_page(workdir / "report.html", title or "Training run", body)
+    return title, "".join(sections)
 
 
 def _facts(rows: Mapping[float, Mapping[str, float]]) -> str:

@@ -84,13 +84,16 @@ def study_run(
         RestoreRefused: a checkpoint has other arrays than the model.
     """
     model = make_autoencoder(config)
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(method.init, key)
-    wanted = jax.eval_shape(model.init, key)
-    if _kinds(shapes.get("model")) != _kinds(wanted):
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    if parts_of(config, method) != {"encoder", "decoder"}:
         raise ConfigError(
             f"config.method.name = {config.method.name!r}: must keep an autoencoder of "
             "images in params['model'] to be analyzed"
+        )
+    if not model.decoder.depth:
+        raise ConfigError(
+            "config.model.decoder_depth = 0: must be at least 1, a decoder without "
+            "blocks has no features or attention to analyze"
         )
     part = config.analyze
     options = Options(
@@ -205,6 +208,21 @@ def picture_steps(steps: Sequence[int], phase: Callable[[int], Hashable]) -> lis
     begun = [step for step in trained if phase(step - 1) != phase(0)]
     wanted = [trained[0], *begun[:2], trained[len(trained) // 2], trained[-1]]
     return sorted({0, *wanted})
+
+
+def parts_of(config, method: Method) -> set[str]:
+    """Which of "encoder" and "decoder" a method keeps in params["model"].
+
+    Those that are as the config's autoencoder has them.
+    """
+    key = jax.random.key(0)
+    own = jax.eval_shape(method.init, key).get("model", {})
+    wanted = jax.eval_shape(make_autoencoder(config).init, key)
+    return {
+        part
+        for part in wanted
+        if part in own and _kinds(own[part]) == _kinds(wanted[part])
+    }
 
 
 def _kinds(tree: PyTree) -> Any:

@@ -119,7 +119,7 @@ class Study:
         layer_index(options.layer, part.depth)
         self._samples, self._shown = samples, shown
         self.options = options
-        self._batch = min(_batch_size(model), len(samples.images))
+        self._batch = min(batch_size(model), len(samples.images))
         self.marked = marked_tokens(samples, model.grid)
         self.compilations = 0
 
@@ -146,7 +146,7 @@ class Study:
         images, ids, _ = self._samples
         for start in range(0, len(images), self._batch):
             part = slice(start, start + self._batch)
-            given = [_padded(x[part], self._batch) for x in (images, ids, self.marked)]
+            given = [padded(x[part], self._batch) for x in (images, ids, self.marked)]
             found = jax.device_get(self._measure(params, final, *given))
             count = len(images[part])
             rows.append(jax.tree.map(lambda x, count=count: x[:count], found))
@@ -383,12 +383,12 @@ def _plain(value: Any) -> Any:
     return float(value) if np.isfinite(value) else None
 
 
-def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+def padded(rows: np.ndarray, count: int) -> np.ndarray:
     """The same shape for every batch: the last row is repeated."""
     return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), 0)])
 
 
-def _batch_size(model: Autoencoder) -> int:
+def batch_size(model: Autoencoder) -> int:
     """Images at once, such that their attention maps fit the budget."""
     parts = (model.encoder, model.decoder)
     maps = sum(part.depth * part.heads for part in parts)

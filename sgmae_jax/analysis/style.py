@@ -2,9 +2,9 @@
 
 CSS = """
 :root{color-scheme:light dark;--paper:#fbfbfa;--card:#fff;--ink:#1c1e21;--soft:#5d646d;
---rule:#dfe2e6;--s0:#1f6fb5;--s1:#c2571a;--s2:#3c8a4b;--s3:#8659b5}
+--rule:#dfe2e6;--s0:#1f6fb5;--s1:#c2571a;--s2:#3c8a4b;--s3:#8659b5;--s4:#8a7414;--s5:#12868a}
 @media(prefers-color-scheme:dark){:root{--paper:#15171a;--card:#1d2024;--ink:#e6e8ea;
---soft:#a0a7b0;--rule:#353a41;--s0:#6db3f2;--s1:#f0986a;--s2:#7fcb8e;--s3:#c3a2ea}}
+--soft:#a0a7b0;--rule:#353a41;--s0:#6db3f2;--s1:#f0986a;--s2:#7fcb8e;--s3:#c3a2ea;--s4:#d9c25a;--s5:#5fd0d4}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
@@ -34,6 +34,8 @@ svg{display:block;width:100%;height:auto}
 svg text{fill:var(--soft);font-size:11px}
 .grid{stroke:var(--rule);stroke-width:1}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}
+.s4{--c:var(--s4)}.s5{--c:var(--s5)}
+.spread{stroke:var(--c);stroke-width:1.2;opacity:.55}
 .line{fill:none;stroke:var(--c,var(--ink));stroke-width:1.8;stroke-linejoin:round}
 circle{fill:var(--c,var(--ink))}
 .scroll{overflow-x:auto}
@@ -44,6 +46,7 @@ th{font-weight:500}
 thead th{color:var(--soft);font-size:.9rem}
 .scores{min-width:min(100%,34rem)}
 .scores td{min-width:6.5rem}
+.numbers td,.numbers tbody th{white-space:nowrap}
 .own,.own th{font-weight:700}
 .bar{display:block;height:4px;margin-top:.2rem;background:var(--rule);border-radius:2px}
 .bar i{display:block;height:100%;background:var(--soft);border-radius:2px}
@@ -53,6 +56,8 @@ thead th{color:var(--soft);font-size:.9rem}
 .config th{color:var(--soft);white-space:nowrap}
 img{display:block;max-width:100%;height:auto;margin:.5rem 0;border-radius:8px;
 border:1px solid var(--rule)}
+.plots{display:flex;flex-wrap:wrap;gap:0 .8rem;align-items:flex-start}
+.plots figure{max-width:100%}
 details{margin:.6rem 0}
 summary{cursor:pointer;padding:.4rem 0;color:var(--s0)}
 footer{margin:2.5rem 0 1rem;color:var(--soft);font-size:.85rem}

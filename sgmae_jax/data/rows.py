@@ -66,17 +66,20 @@ class ImageRows:
 
     The batch: image u8[B,h,w,C], pixels from 0 to 255; label i32[B], class, -1 where
     unknown; view f32[B,2,2], where in the source image the shown one lies, see `Shown`;
-    with `segments` also segments u8[B,h,w], class of every pixel shown.
+    with `segments` also segments u8[B,h,w], class of every pixel shown; with `pairs`
+    also other_image and other_view, a second crop drawn like the first.
 
     Attributes:
         image_size: (h, w) in pixels, >= 1.
         augment: how images to train on vary.
         segments: whether there are classes of pixels; the source must have them.
+        pairs: whether there is a second random crop; held-out images have none.
     """
 
     image_size: tuple[int, int]
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     segments: bool = False
+    pairs: bool = False
     unit: str = "images"
 
     def __post_init__(self) -> None:
@@ -84,9 +87,13 @@ class ImageRows:
             raise DataError(f"image_size {self.image_size} must be at least 1")
 
     def train(self, item: Example, rng: np.random.Generator) -> Row:
-        """A random crop."""
+        """A random crop, or two."""
         shown = train_image(rng, item["image"], self.image_size, self.augment)
-        return self._row(item, shown)
+        row = self._row(item, shown)
+        if self.pairs:
+            other = train_image(rng, item["image"], self.image_size, self.augment)
+            row |= {"other_image": other.image, "other_view": other.view}
+        return row
 
     def plain(self, item: Example) -> Row:
         """The centre, as it is evaluated."""

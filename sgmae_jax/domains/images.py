@@ -165,6 +165,7 @@ def make_rows(config, run: Run, stream: Stream | None) -> ImageRows:
             rand_augment=rand_augment_of(config),
         ),
         segments=stream is not None and stream.pixels,
+        pairs=stream is not None and stream.pairs,
     )
 
 

@@ -14,6 +14,8 @@ METHODS = {
     "self_guided": "sgmae_jax.methods.self_guided",
     "rc_mae": "sgmae_jax.methods.rc_mae",
     "dbot": "sgmae_jax.methods.dbot",
+    "lc_mae": "sgmae_jax.methods.lc_mae",
+    "local_siamese": "sgmae_jax.methods.local_siamese",
     "cl_mae": "sgmae_jax.methods.cl_mae",
     "automae": "sgmae_jax.methods.automae",
     "mlo_mae": "sgmae_jax.methods.mlo_mae",

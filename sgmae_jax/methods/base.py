@@ -70,6 +70,8 @@ class Stream(NamedTuple):
         labelled: its labels are used, so the data set must have classes.
         every: a new batch comes on steps divisible by it, and stays until the next.
         pixels: its batches hold the classes of their pixels as well, "segments".
+        pairs: its batches hold a second random crop of every image as well,
+            "other_image" with its "other_view".
     """
 
     low: float = 0.0
@@ -77,6 +79,7 @@ class Stream(NamedTuple):
     labelled: bool = False
     every: int = 1
     pixels: bool = False
+    pairs: bool = False
 
 
 class Monitor(NamedTuple):

@@ -61,6 +61,7 @@ def make_autoencoder(config, *, out_values: int | None = None) -> Autoencoder:
         depth=part.decoder_depth,
         heads=part.decoder_heads,
         out_values=out_values or patch_values,
+        window=part.decoder_window,
         **shared,
     )
     return Autoencoder(

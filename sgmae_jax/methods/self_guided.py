@@ -93,6 +93,11 @@ def check(config) -> None:
         ConfigError: the first thing that is wrong.
     """
     part, model = config.method, config.model
+    if not model.decoder_depth:
+        raise ConfigError(
+            "config.model.decoder_depth = 0: must be at least 1, exploitation rates "
+            "are those of decoder blocks"
+        )
     size = encoder_size(model.preset, model.width, model.depth, model.heads)
     depth = size.depth if part.part == "encoder" else model.decoder_depth
     try:

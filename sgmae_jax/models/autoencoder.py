@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from sgmae_jax.masking import Mask, select
 from sgmae_jax.models.decoder import Decoder
 from sgmae_jax.models.encoder import Encoder
-from sgmae_jax.models.layers import Captured, LayerOutput, layer_norm
+from sgmae_jax.models.layers import Captured, LayerOutput, layer_index, layer_norm
 from sgmae_jax.models.patches import patchify
 
 
@@ -247,7 +247,7 @@ class Autoencoder:
         Raises:
             ValueError: there is no such layer.
         """
-        own = {"params": params[part]}
+        own, pairs = {"params": params[part]}, None
         if part == "encoder":
             module: Encoder | Decoder = self.encoder
             x = module.apply(own, self.embed(params, images), method="begin")
@@ -256,9 +256,11 @@ class Autoencoder:
             latent = jnp.concatenate([encoded.cls[:, None], encoded.patches], axis=1)
             batch, count = encoded.patches.shape[:2]
             nothing_hidden = select(jnp.zeros((batch, count)), count)
-            module = self.decoder
+            module, pairs = self.decoder, self.decoder.pairs()
             x = module.apply(own, latent, nothing_hidden, method="begin")
-        return module.run_to_layer(params[part]["blocks"], jnp.asarray(x), layer)
+        layer_index(layer, module.depth)  # of no blocks there are no parameters
+        blocks = params[part]["blocks"]
+        return module.run_to_layer(blocks, jnp.asarray(x), layer, pairs)
 
     def _apply_encoder(self, params: PyTree, *args: Any, **options: Any) -> Any:
         return self.encoder.apply({"params": params["encoder"]}, *args, **options)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from sgmae_jax.masking import Mask
 from sgmae_jax.models.layers import Captured, Linear, Transformer, at_least_float32
@@ -27,16 +28,44 @@ def unshuffle(
     return full
 
 
+def window_pairs(grid: tuple[int, int], radius: int) -> Bool[Array, "1 1 1+N 1+N"]:
+    """Who attends to whom where a patch sees (2 radius + 1)^2 patches around itself.
+
+    Patches do not see the class token, which has seen the whole image; it sees all.
+
+    Args:
+        grid: tokens (h, w).
+        radius: in tokens along each axis, >= 0.
+    """
+    height, width = grid
+    y, x = np.divmod(np.arange(height * width), width)
+    apart = np.maximum(np.abs(y[:, None] - y), np.abs(x[:, None] - x))
+    pairs = np.pad(apart <= radius, ((1, 0), (1, 0)))
+    pairs[0] = True
+    return jnp.asarray(pairs)[None, None]
+
+
 class Decoder(Transformer, kw_only=True):
     """Predicts values for every token; see `Transformer` for the other fields.
 
     Attributes:
         out_values: predicted values per token.
+        window: radius of what a patch attends to, see `window_pairs`; None: all.
 
     Reference: facebookresearch/mae models_mae.py.
     """
 
     out_values: int
+    window: int | None = None
+
+    def __post_init__(self):
+        if self.window is not None and self.window < 0:
+            raise ValueError(f"window {self.window}: must be None or at least 0")
+        super().__post_init__()
+
+    def pairs(self) -> Bool[Array, "1 1 1+N 1+N"] | None:
+        """Who attends to whom; None: everybody to everybody."""
+        return None if self.window is None else window_pairs(self.grid, self.window)
 
     def setup(self):
         self.embed = Linear(self.width, dtype=self.dtype)
@@ -52,6 +81,10 @@ class Decoder(Transformer, kw_only=True):
         y = self.embed(latent)
         full = unshuffle(y[:, 1:], self.mask_token.astype(y.dtype), mask)
         return jnp.concatenate([y[:, :1], full], axis=1) + self.position
+
+    def blank(self) -> Float[Array, "1 1+N D"]:
+        """What the first block would take if nothing were known of an image."""
+        return (self.mask_token.astype(self.dtype) + self.position)[None]
 
     @nn.compact
     def __call__(
@@ -74,6 +107,6 @@ class Decoder(Transformer, kw_only=True):
             Predictions (at least float32), and what was captured.
         """
         start = self.begin(latent, mask)
-        x, captured = self.run_blocks(start, None, capture, scales)
+        x, captured = self.run_blocks(start, self.pairs(), capture, scales)
         out = Linear(self.out_values, dtype=self.dtype, name="pred")(x)
         return at_least_float32(out), captured

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from sgmae_jax.models.attention import by_query, library_attention
 from sgmae_jax.models.positions import sincos_table
 
 AttentionKind = Literal["matmul", "xla", "cudnn"]
@@ -84,13 +85,14 @@ def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def matmul_attention(
     qkv: Float[Array, "B T 3 H d"],
-    key_valid: Bool[Array, "B T"] | Float[Array, "B T"] | None,
+    key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | Float[Array, "B T"] | None,
 ) -> tuple[Float[Array, "B T H d"], Float[Array, "B H T T"]]:
     """Softmax attention by batched matrix products; differentiable in both modes.
 
     Args:
         qkv: queries, keys and values.
-        key_valid: False = nobody attends to this token; None = everybody may. Numbers
+        key_valid: False = nobody attends to this token, or with four axes, this query
+            (third axis) does not attend to this key; None = everybody may. Numbers
             are added to the scores of their tokens.
 
     Returns:
@@ -100,35 +102,13 @@ def matmul_attention(
     query = query * query.shape[-1] ** -0.5
     scores = at_least_float32(jnp.matmul(query, key.mT))
     if key_valid is not None:
-        own = key_valid[:, None, None, :]
+        own = by_query(key_valid)
         if own.dtype == bool:
             scores = jnp.where(own, scores, jnp.finfo(scores.dtype).min)
         else:
             scores = scores + own.astype(scores.dtype)
     maps = jax.nn.softmax(scores)
     return jnp.matmul(maps.astype(value.dtype), value).swapaxes(1, 2), maps
-
-
-def library_attention(
-    qkv: Float[Array, "B T 3 H d"],
-    key_valid: Bool[Array, "B T"] | None,
-    kind: Literal["xla", "cudnn"],
-) -> Float[Array, "B T H d"]:
-    """The same by `jax.nn.dot_product_attention`, which shows no maps."""
-    batch, tokens = qkv.shape[:2]
-    mask = None
-    if key_valid is not None:
-        # cuDNN differentiates masked attention over even numbers of tokens only.
-        odd = tokens % 2
-        qkv = jnp.pad(qkv, ((0, 0), (0, odd), (0, 0), (0, 0), (0, 0)))
-        key_valid = jnp.pad(key_valid, ((0, 0), (0, odd)))
-        even = tokens + odd
-        mask = jnp.broadcast_to(key_valid[:, None, None, :], (batch, 1, even, even))
-    query, key, value = jnp.moveaxis(qkv, 2, 0)
-    mixed = jax.nn.dot_product_attention(
-        query, key, value, mask=mask, implementation=kind
-    )
-    return mixed[:, :tokens]
 
 
 class Attention(nn.Module):
@@ -206,7 +186,7 @@ class Transformer(nn.Module, kw_only=True):
     Attributes:
         grid: tokens (h, w).
         width: D, a multiple of `heads` (and of 4, for the position table).
-        depth: number of blocks, L >= 1.
+        depth: number of blocks, L >= 0.
         heads: attention heads, H.
         mlp_ratio: hidden width of the MLP over D.
         positions: "sincos" (fixed) or "learned" (a parameter that starts there).
@@ -244,9 +224,12 @@ class Transformer(nn.Module, kw_only=True):
             value = getattr(self, field)
             if value not in allowed:
                 raise ValueError(f"{field} {value!r}: must be one of {allowed}")
-        for field in ("width", "depth", "heads", "unroll"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} {getattr(self, field)}: must be at least 1")
+        least = {"width": 1, "depth": 0, "heads": 1, "unroll": 1}
+        for field, low in least.items():
+            if getattr(self, field) < low:
+                raise ValueError(
+                    f"{field} {getattr(self, field)}: must be at least {low}"
+                )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.attention == "cudnn":
@@ -278,7 +261,7 @@ class Transformer(nn.Module, kw_only=True):
     def run_blocks(
         self,
         x: Float[Array, "B T D"],
-        key_valid: Bool[Array, "B T"] | None,
+        key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | None,
         capture: Sequence[str],
         scales: Float[Array, "L 2 B"] | None = None,
         normed: bool = True,
@@ -287,7 +270,7 @@ class Transformer(nn.Module, kw_only=True):
 
         Args:
             x: what the first block takes.
-            key_valid: False = nobody attends to this token; None = everybody may.
+            key_valid: see `matmul_attention`.
             capture: any of "features", "attention".
             scales: as `drop_path_scales` makes them; None drops nothing.
             normed: False leaves the last norm out.
@@ -302,6 +285,10 @@ class Transformer(nn.Module, kw_only=True):
         unknown = set(capture) - set(CAPTURE)
         if unknown:
             raise ValueError(f"capture {sorted(unknown)}: can capture {CAPTURE}")
+        if not self.depth:
+            if normed:
+                x = layer_norm(self.dtype, "norm", self.norm_eps)(x)
+            return x, self._nothing_captured(x, capture)
         unroll = min(self.unroll, self.depth)
         block = Block
         if self.remat != "none":
@@ -331,8 +318,21 @@ class Transformer(nn.Module, kw_only=True):
             x = layer_norm(self.dtype, "norm", self.norm_eps)(x)
         return x, captured
 
+    def _nothing_captured(self, x: Array, capture: Sequence[str]) -> Captured:
+        """What `run_blocks` captures of no blocks."""
+        batch, tokens = x.shape[:2]
+        empty = {
+            "features": jnp.zeros((0, *x.shape), x.dtype),
+            "attention": jnp.zeros((0, batch, self.heads, tokens, tokens)),
+        }
+        return {name: empty[name] for name in capture}
+
     def run_to_layer(
-        self, blocks: PyTree, x: Float[Array, "B T D"], layer: int
+        self,
+        blocks: PyTree,
+        x: Float[Array, "B T D"],
+        layer: int,
+        key_valid: Bool[Array, "1 1 T T"] | None = None,
     ) -> LayerOutput:
         """The blocks up to one of them, whose features and attention are returned.
 
@@ -343,6 +343,7 @@ class Transformer(nn.Module, kw_only=True):
             blocks: parameters of all blocks, stacked, as under "blocks".
             x: what the first block takes.
             layer: counts from 1, or from the end with negative numbers.
+            key_valid: see `matmul_attention`.
 
         Raises:
             ValueError: there is no such layer.
@@ -363,12 +364,12 @@ class Transformer(nn.Module, kw_only=True):
             )
 
         def step(x, params):
-            return block().apply({"params": params}, x, None)
+            return block().apply({"params": params}, x, key_valid)
 
         below = jax.tree.map(lambda leaf: leaf[:last], blocks)
         x, _ = jax.lax.scan(step, x, below, unroll=max(1, min(self.unroll, last)))
         own = jax.tree.map(lambda leaf: leaf[last], blocks)
-        _, captured = block(*CAPTURE).apply({"params": own}, x, None)
+        _, captured = block(*CAPTURE).apply({"params": own}, x, key_valid)
         return LayerOutput(**captured)
 
 

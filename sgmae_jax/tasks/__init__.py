@@ -10,6 +10,7 @@ from sgmae_jax.tasks.analyze import analyze, series_of_run
 from sgmae_jax.tasks.compare import compare
 from sgmae_jax.tasks.evaluate import evaluate
 from sgmae_jax.tasks.export import export, import_
+from sgmae_jax.tasks.laboratory import laboratory
 from sgmae_jax.tasks.restore import restore_run
 from sgmae_jax.tasks.submit import submit
 from sgmae_jax.training.console import Console
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
     "analyze": analyze,
     "compare": compare,
     "submit": submit,
+    "laboratory": laboratory,
 }
 
 __all__ = ["TASKS", "restore_run", "series_of_run"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -12,7 +13,9 @@ from sgmae_jax import domains
 from sgmae_jax.analysis.gallery import write_gallery
 from sgmae_jax.analysis.series import Final, Series, study_run
 from sgmae_jax.config import ConfigError, assign, config_of_run, validate
+from sgmae_jax.data import Source
 from sgmae_jax.domains import images
+from sgmae_jax.methods.base import Marks, Method, Params
 from sgmae_jax.tasks.restore import init_key, restore_run, takes_weights
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.workdir import write_json
@@ -45,9 +48,39 @@ def series_of_run(
     return {int(step): found for step, found in record["steps"].items()}
 
 
-def _study(config, workdir: pathlib.Path, console: Console) -> Series:
+class Opened(NamedTuple):
+    """A run on images, at its best or newest sound checkpoint.
+
+    Attributes:
+        folder: of its checkpoints.
+        step: of the parameters.
+        config: the run's, with this task's wishes.
+        method: of that.
+        params: all of them.
+        untrained: () -> those before the first step.
+        marks: what was decided during the run.
+        source: the images of `eval.split`.
+    """
+
+    folder: pathlib.Path
+    step: int
+    config: Any
+    method: Method
+    params: Params
+    untrained: Callable[[], Params]
+    marks: Marks
+    source: Source
+
+
+def open_run(config, workdir: pathlib.Path, console: Console) -> Opened:
+    """Opens the run at `checkpoint.path`, or in the working directory.
+
+    Raises:
+        ConfigError: it is not a run on images, or there are several processes.
+    """
+    task = config.task
     if jax.process_count() > 1:
-        raise ConfigError("config.task = 'analyze': must run in a single process")
+        raise ConfigError(f"config.task = {task!r}: must run in a single process")
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
     if takes_weights(run_directory):
         raise ConfigError(
@@ -58,16 +91,34 @@ def _study(config, workdir: pathlib.Path, console: Console) -> Series:
     step, config, method, params, meta = restore_run(config, workdir, console)
     if domains.of_config(config) is not images:
         raise ConfigError(
-            "config.task = 'analyze': must be asked of a run on images, "
+            f"config.task = {task!r}: must be asked of a run on images, "
             f"{config.method.name} had others"
         )
     frozen = {name: params[name] for name in meta["run"].get("frozen", {})}
-    return study_run(
+    return Opened(
         folder,
+        step,
         config,
         method,
-        Final(step, params, meta.get("marks", {})),
+        params,
         lambda: {**jax.jit(method.init)(init_key(config)), **frozen},
+        meta.get("marks", {}),
         images.open_source(config, config.eval.split, in_memory=False),
+    )
+
+
+def study(run: Opened, console: Console) -> Series:
+    """Measures an open run and its checkpoints; see `study_run`."""
+    return study_run(
+        run.folder,
+        run.config,
+        run.method,
+        Final(run.step, run.params, run.marks),
+        run.untrained,
+        run.source,
         log=console.say,
     )
+
+
+def _study(config, workdir: pathlib.Path, console: Console) -> Series:
+    return study(open_run(config, workdir, console), console)

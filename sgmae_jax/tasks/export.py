@@ -42,6 +42,12 @@ def _write(
     for field, value in meta["run"].get("frozen", {}).get("model", {}).items():
         if field.startswith(_NETWORK):
             assign(config, field, value)
+    if form != "ours" and config.model.decoder_window is not None:
+        raise ConfigError(
+            f"config.weights.format = {form!r}: must be 'ours' for a decoder with a "
+            f"window (model.decoder_window = {config.model.decoder_window}), which no "
+            "other program has"
+        )
     parts = {"encoder": jax.device_get(method.encoder(params))}
     if method.decoder is not None:
         parts["decoder"] = jax.device_get(method.decoder(params))

@@ -113,6 +113,7 @@ def _merge(trained: dict[str, Any], wished):
     merged.task = wished.task
     merged.eval = wished.eval
     merged.analyze = wished.analyze
+    merged.laboratory = wished.laboratory
     merged.mesh = wished.mesh
     merged.weights = wished.weights
     merged.motion.cache = wished.motion.cache  # a path of this machine

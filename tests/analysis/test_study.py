@@ -67,7 +67,7 @@ def samples(model):
 def found(model, params, samples):
     """Two checkpoints, in batches of two of which the last is not full."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "_batch_size", lambda model: 2)
+        patch.setattr(study, "batch_size", lambda model: 2)
         one = Study(model, samples, OPTIONS, shown=3)
     results = [one.measure(tree, params[1]) for tree in params]
     return one, results
@@ -228,9 +228,9 @@ def test_a_layer_that_is_not_there(model, samples, layer):
 
 
 def test_big_models_are_looked_at_in_small_batches():
-    assert study._batch_size(autoencoder()) == 64
+    assert study.batch_size(autoencoder()) == 64
     big = autoencoder(grid=(28, 28), depth=24)
     maps = 24 * 3 + 2 * 2
-    assert study._batch_size(big) == 2**30 // (4 * maps * 785**2) < 64
+    assert study.batch_size(big) == 2**30 // (4 * maps * 785**2) < 64
     huge = autoencoder(grid=(100, 100), depth=24)
-    assert study._batch_size(huge) == 1
+    assert study.batch_size(huge) == 1

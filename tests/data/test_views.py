@@ -151,3 +151,35 @@ def test_from_one_view_to_another():
     both = write(bank, third["id"], score(third["image"]), third["view"], 4)
     again, _ = read_bank(both, second["id"], second["view"])
     assert error(again, expected) < 0.8 * error(seen, expected)
+
+
+def test_two_crops_meet_at_the_same_points():
+    """Tokens of the second, read where those of the first lie, hold what they do."""
+    from sgmae_jax.models.points import (
+        centres,
+        from_source,
+        inside,
+        sample_tokens,
+        to_source,
+    )
+
+    pairs = Loader(
+        InMemory(Synthetic(image_size=(32, 32), config=PLAIN)),
+        ImageRows((GRID[0] * PATCH, GRID[1] * PATCH), pairs=True),
+        batch_size=64,
+        seed=0,
+    )
+    batch, alone = pairs.batch_at(0), loader().batch_at(0)
+    assert (batch["image"] == alone["image"]).all()
+    assert (batch["other_image"] != batch["image"]).any()
+
+    def apart(view):
+        points = from_source(to_source(centres(GRID), batch["view"]), view)
+        tokens = score(batch["other_image"])[..., None]
+        there = np.asarray(sample_tokens(tokens, points, GRID)[0])[..., 0]
+        counted = np.asarray(inside(points))
+        assert counted.mean() > 0.2
+        return np.abs(there - score(batch["image"]))[counted].mean()
+
+    right, wrong = apart(batch["other_view"]), apart(batch["other_view"][::-1])
+    assert right < 6 < 3 * right < wrong

@@ -126,10 +126,18 @@ CASES = [
 # Each method's own state: a teacher and its momentum; two stages; two optimizers that
 # take turns; a discriminator, its power iteration and a frozen scorer; levels that move
 # at every fourth step, and a batch that stays for as long; a head, and all that varies
-# what it sees; statistics beside a frozen encoder, and a momentum.
+# what it sees; statistics beside a frozen encoder, and a momentum; two crops an image,
+# and with them a teacher and a centre.
 METHODS = {
     "rc_mae": {"method__momentum": 0.9},
     "dbot": {"method__teacher_depths": "(0,None)", "method__drop_path": 0.1},
+    "lc_mae": {
+        "method__other_view": "crop",
+        "method__align_on": "decoder",
+        "method__negative": "infonce",
+        "method__negative_weight": 0.1,
+    },
+    "local_siamese": {"method__target": "ema", "method__hidden": 16, "method__out": 8},
     "cl_mae": {"method__masker_depth": 1, "method__masker_heads": 2},
     "automae": {"method__temperature_end": 0.5},
     "mlo_mae": {"method__every": 4, "method__solver": "identity"},
@@ -165,7 +173,7 @@ METHODS = {
     [
         # What they keep beside the others is parameters and moments like any.
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("rc_mae", "cl_mae", "segment")
+        if name in ("rc_mae", "lc_mae", "local_siamese", "cl_mae", "segment")
         else name
         for name in METHODS
     ],
