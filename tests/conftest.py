@@ -33,7 +33,7 @@ def shared() -> pathlib.Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The tests of a file go to one worker: what it has compiled or trained is there."""
+    """The tests of a file go to one worker, which has what it compiled and trained."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -177,7 +177,7 @@ METHODS = {
     [
         # What they keep beside the others is parameters and moments like any.
         pytest.param(name, marks=pytest.mark.slow)
-        if name not in ("mlo_mae", "finetune", "linear_probe", "lc_mae")
+        if name not in ("mlo_mae", "finetune", "linear_probe")
         else name
         for name in METHODS
     ],
