@@ -41,6 +41,15 @@ def make_loader(config, run: Run, source: Items, stream: Stream) -> Loader:
     )
 
 
+def left_out(source: Items, most: int = 20) -> list[str]:
+    """Lines on what a source could not use and has left out, the first ones by name."""
+    skipped = list(getattr(source, "skipped", ()))
+    lines = [f"left out: {one}" for one in skipped[:most]]
+    if len(skipped) > most:
+        lines.append(f"left out: {len(skipped) - most} more")
+    return lines
+
+
 def held_out_batch(config, run: Run, source: Items, count: int, divisor: int) -> Batch:
     """A fixed batch of unvaried items: at most `count`, a multiple of `divisor`."""
     rows = max(min(count, len(source)) // divisor, 1) * divisor

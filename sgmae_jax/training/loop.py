@@ -23,7 +23,7 @@ from sgmae_jax.methods.base import Marks, Run
 from sgmae_jax.training.best import Best
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
-from sgmae_jax.training.inputs import make_loader, stream_source
+from sgmae_jax.training.inputs import left_out, make_loader, stream_source
 from sgmae_jax.training.mesh import (
     check_batch,
     make_mesh,
@@ -343,6 +343,8 @@ def _say_header(
         f"{source.name}: {len(source)} {domain.UNIT}s, {run.steps_per_epoch} steps an "
         f"epoch, {run.total_steps} steps · {mesh.size} x {device.device_kind}"
     )
+    for line in left_out(source):
+        console.say(line)
     if start:
         console.say(f"resuming at step {start}")
 

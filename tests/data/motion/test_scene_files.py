@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sgmae_jax.data import DataError
+from sgmae_jax.data import DataError, InMemory
 from sgmae_jax.data.motion import SceneFiles
+from sgmae_jax.training.inputs import left_out
 
 STEPS = 125  # four windows
 
@@ -110,6 +111,9 @@ def test_what_is_bad_is_named_and_skipped_or_refused(name, tmp_path):
     assert len(source) == 4
     assert any(message.replace("\\", "") in one for one in source.skipped)
     assert all(one.startswith("bad") for one in source.skipped)
+    told = left_out(InMemory(source), most=1)
+    assert told[0] == f"left out: {source.skipped[0]}"
+    assert len(told) == 1 + (len(source.skipped) > 1)
     with pytest.raises(DataError, match=f"bad.*{message}") as error:
         SceneFiles(path, bad="refuse")
     assert "\n" not in str(error.value)
