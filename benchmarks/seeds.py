@@ -11,13 +11,13 @@ import pathlib
 import statistics
 
 
-def cell(values: list[float]) -> str:
-    """Mean ± standard error in percent; a lone value has no error."""
-    mean = f"{100 * statistics.mean(values):.2f}"
+def cell(values: list[float], scale: float = 100) -> str:
+    """Mean ± standard error, in percent or at another scale; of one value no error."""
+    mean = f"{scale * statistics.mean(values):.2f}"
     if len(values) < 2:
         return mean
     error = statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean} ± {100 * error:.2f}"
+    return f"{mean} ± {scale * error:.2f}"
 
 
 def table(runs: list[dict[str, dict[str, float]]]) -> str:

@@ -126,14 +126,15 @@ def find_config(name: str) -> pathlib.Path:
     )
 
 
-def shipped(name: str, method: str) -> ml_collections.ConfigDict:
-    """A shipped config for another method, whose own fields have their defaults.
+def shipped(name: str, method: str | None = None) -> ml_collections.ConfigDict:
+    """A shipped config, or one for another method, whose own fields have defaults.
 
     Args:
         name: of a shipped config.
-        method: a name in `sgmae_jax.methods.METHODS`.
+        method: a name in `sgmae_jax.methods.METHODS`; None: as it is.
     """
-    return _with_method(_run_config_file(find_config(name), None), method)
+    config = _run_config_file(find_config(name), None)
+    return config if method is None else _with_method(config, method)
 
 
 def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()):

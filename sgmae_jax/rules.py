@@ -183,6 +183,22 @@ def one_or_more(rule: Rule) -> Rule:
     return either
 
 
+def column(value: Any) -> str | None:
+    """A column by its name, or by its number where names are numbers."""
+    good = isinstance(value, str) or (_is_integer(value) and value >= 0)
+    return None if good else "a column's name, or its number from 0"
+
+
+def several(rule: Rule) -> Rule:
+    """Any number of values that `rule` allows, as a tuple."""
+
+    def each(value: Any) -> str | None:
+        good = isinstance(value, tuple | list) and not any(map(rule, value))
+        return None if good else f"a tuple, possibly empty, each {rule(object())}"
+
+    return each
+
+
 def dotted(value: Any) -> str | None:
     """A function by its path, `package.module:function`."""
     good = isinstance(value, str) and value.count(":") == 1

@@ -12,13 +12,8 @@ FIELDS: dict[str, Field] = {
     "task": Field(
         "pretrain",
         rules.choice(
-            "pretrain",
-            "evaluate",
-            "export",
-            "import",
-            "analyze",
-            "compare",
-            "laboratory",
+            *("pretrain", "evaluate", "export", "import", "analyze", "compare"),
+            *("laboratory", "submit"),
         ),
         "what to do",
     ),
@@ -63,6 +58,75 @@ FIELDS: dict[str, Field] = {
     ),
     "data.std": Field(
         (0.229, 0.224, 0.225), rules.per_channel(0, low_open=True), "of pixels"
+    ),
+    # Rows of tables and texts; see sgmae_jax/domains/rows.py.
+    "table.target": Field("", rules.column, "column to predict; empty: none"),
+    "table.task": Field(
+        "classification",
+        rules.choice("classification", "regression"),
+        "what the target holds: classes or numbers",
+    ),
+    "table.columns": Field(
+        (), rules.several(rules.column), "inputs; empty: all others"
+    ),
+    "table.ignore": Field(
+        (), rules.several(rules.column), "columns that are no inputs"
+    ),
+    "table.categorical": Field(
+        (), rules.several(rules.column), "numbers that are categories"
+    ),
+    "table.text": Field("text", rules.column, "column that data.source = 'text' reads"),
+    "table.length": Field(128, rules.integer(2), "bytes of a text, one separator more"),
+    "table.overlong": Field(
+        "refuse", rules.choice("refuse", "cut"), "what to do with a longer text"
+    ),
+    "table.packed": Field(
+        False, rules.boolean, "fill a row with the texts that follow"
+    ),
+    "table.header": Field(
+        True, rules.boolean, "the first line has names; else they are '0', '1', ..."
+    ),
+    "table.delimiter": Field("", rules.text, "of cells; empty: by the file's suffix"),
+    "table.blanks": Field(
+        ("", "NA", "N/A", "null"),
+        rules.several(rules.text),
+        "words that stand for no value",
+    ),
+    "table.unseen": Field(
+        "refuse",
+        rules.choice("refuse", "missing"),
+        "a category that the training rows have not",
+    ),
+    "table.max_categories": Field(256, rules.integer(2), "different words of a column"),
+    "table.test_path": Field("", rules.path, "file of the split test"),
+    "table.metric": Field(
+        "auto",
+        rules.choice("auto", "rmse", "spearman", "roc_auc", "accuracy"),
+        "what eval.choose_best goes by; auto: rmse, roc_auc or accuracy",
+    ),
+    # Scenes of traffic.
+    "motion.agents": Field(
+        (32, 64, 96),
+        rules.one_or_more(rules.integer(1)),
+        "sizes that batches are padded to, agents",
+    ),
+    "motion.lanes": Field(
+        (96, 160, 256),
+        rules.one_or_more(rules.integer(1)),
+        "sizes that batches are padded to, lanes",
+    ),
+    "motion.view": Field(
+        "focal", rules.choice("focal", "vehicle"), "whose frame a scene is in"
+    ),
+    "motion.bad": Field(
+        "skip", rules.choice("skip", "refuse"), "scenes that cannot be used"
+    ),
+    "motion.cache": Field("", rules.path, "of features; empty: the user's cache"),
+    "motion.test": Field(
+        (), rules.several(rules.text), "files that make the split test"
+    ),
+    "motion.validation": Field(
+        (), rules.several(rules.text), "files that make the split validation"
     ),
     "model.preset": Field("", rules.text, "a named size, e.g. vit_b; empty: free"),
     "model.patch_size": Field(4, rules.size, "pixels; an integer or (height, width)"),

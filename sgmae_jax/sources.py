@@ -9,6 +9,11 @@ SOURCES = {
     "folder": "images",
     "pairs": "images",
     "tfds:": "images",
+    "table": "rows",
+    "text": "rows",
+    "synthetic_roads": "scenes",
+    "scenes": "scenes",
+    "argoverse2": "scenes",
 }
 
 

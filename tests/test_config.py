@@ -98,7 +98,7 @@ BAD = [
     ("mask.buckets", "1", "2 to 32"),
     ("mask.options", "3", "mapping"),
     ("mask", "3", "section"),
-    ("method.name", "mea", "did you mean mae"),
+    ("method.name", "maee", "did you mean mae"),
     ("method.norm_pix", "maybe", "True or False"),
     ("method.norm_pics", "True", "did you mean method.norm_pix"),
     ("optim.base_lr", "0", "> 0"),

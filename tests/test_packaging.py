@@ -22,9 +22,11 @@ def test_continuous_integration_runs_the_readmes_own_test_command():
     assert test in (REPOSITORY / ".ci" / "run").read_text().splitlines()
 
 
-def test_the_readmes_python_runs():
-    text = (REPOSITORY / "README.md").read_text()
-    (block,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+README = (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.+?)```", README, re.DOTALL))
+def test_the_readmes_python_runs(block):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block],
         cwd=REPOSITORY,

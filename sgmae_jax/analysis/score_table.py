@@ -30,6 +30,24 @@ KINDS = {
     "accuracy": Kind("own head"),
     "miou": Kind("mIoU"),
     "pixel_accuracy": Kind("pixel accuracy"),
+    "rmse": Kind("RMSE", share=False, lower_is_better=True),
+    "spearman": Kind("Spearman", share=False),
+    "roc_auc": Kind("ROC-AUC"),
+    "reconstruction": Kind("reconstruction", share=False, lower_is_better=True),
+}
+# Errors of forecasts, metres: of one future, of the best of several, of worlds.
+KINDS |= {
+    f"{name}{modes}": Kind(f"{name}{modes}", share=False, lower_is_better=True)
+    for modes in range(1, 33)
+    for name in (
+        *("minADE", "minFDE", "b-minFDE"),
+        *("avgMinADE", "avgMinFDE", "avgBrierMinFDE"),
+    )
+}
+KINDS |= {
+    f"{name}{modes}": Kind(f"{name}{modes}", lower_is_better=True)
+    for modes in range(1, 33)
+    for name in ("MR", "actorMR")
 }
 
 

@@ -107,20 +107,21 @@ class Subset:
 
 
 class InMemory:
-    """A source held decoded, as uint8; bad images stay bad at access.
+    """A source held decoded; bad images stay bad at access.
 
     Args:
         source: read once, from start to end, when the wrapper is made.
         threads: how many threads read, >= 1.
     """
 
-    def __init__(self, source: Source, *, threads: int = 4):
-        self.name = source.name
-        self.classes = source.classes
-        self.pixel_classes = source.pixel_classes
-        self._fingerprint = source.fingerprint()
+    name: str
+    classes: tuple[str, ...]
+    pixel_classes: tuple[str, ...]
 
-        def load(index: int) -> Example | BadImage:
+    def __init__(self, source: Items, *, threads: int = 4):
+        self._source = source
+
+        def load(index: int) -> Any:
             try:
                 return source[index]
             except BadImage as bad:
@@ -133,11 +134,16 @@ class InMemory:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Any:
         item = self._items[index]
         if isinstance(item, BadImage):
             raise BadImage(item.name, item.reason)
         return item
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "_source":
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return self._source.fingerprint()

@@ -1,5 +1,12 @@
 """Masks for masked autoencoders, usable alone: needs jax and numpy, nothing else."""
 
+from sgmae_jax.masking.attention import (
+    attention_mask,
+    attention_scores,
+    guided_by_attention,
+    mask_valid,
+    random_share,
+)
 from sgmae_jax.masking.bank import (
     Bank,
     empty_bank,
@@ -28,6 +35,7 @@ from sgmae_jax.masking.ncut import Cut, normalised_cut, normalised_cut_dense
 from sgmae_jax.masking.rectangle import rectangle_map, rectangle_maps
 from sgmae_jax.masking.relations import attention_relations, cosine_relations
 from sgmae_jax.masking.resolve import MaskError, load_mask_fn
+from sgmae_jax.masking.scene import SceneMask, scene_mask
 from sgmae_jax.masking.schedule import bucket_at, ratio_buckets
 from sgmae_jax.masking.select import select
 from sgmae_jax.masking.types import Context, Mask, num_keep
@@ -41,7 +49,10 @@ __all__ = [
     "Guidance",
     "Mask",
     "MaskError",
+    "SceneMask",
+    "attention_mask",
     "attention_relations",
+    "attention_scores",
     "block_mask",
     "boosted_mask",
     "bucket_at",
@@ -52,21 +63,25 @@ __all__ = [
     "exploitation_rates",
     "grid_mask",
     "guide",
+    "guided_by_attention",
     "guided_mask",
     "gumbel_softmax",
     "hint_count",
     "informed_mask",
     "invert",
     "load_mask_fn",
+    "mask_valid",
     "normalised_cut",
     "normalised_cut_dense",
     "num_keep",
     "random_mask",
+    "random_share",
     "ratio_buckets",
     "read_bank",
     "rectangle_map",
     "rectangle_maps",
     "resample",
+    "scene_mask",
     "select",
     "write_bank",
 ]

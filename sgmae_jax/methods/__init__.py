@@ -23,6 +23,10 @@ METHODS = {
     "finetune": "sgmae_jax.methods.finetune",
     "linear_probe": "sgmae_jax.methods.linear_probe",
     "segment": "sgmae_jax.methods.segment",
+    "sma": "sgmae_jax.methods.sma",
+    "sma_finetune": "sgmae_jax.methods.sma_finetune",
+    "forecast_mae": "sgmae_jax.methods.forecast_mae",
+    "forecast": "sgmae_jax.methods.forecast",
 }
 
 

@@ -148,6 +148,32 @@ def _find(
     return lambda: weights().fields, lambda: weights().parts["encoder"]
 
 
+def run_fields(config, field: str, method: str) -> dict[str, Any]:
+    """The fields of the run that a config field names; no weight is read.
+
+    Args:
+        config: of the run that builds upon it.
+        field: dotted name of the field, whose value is a run directory.
+        method: that the run must be one of.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    path = flatten(config)[field]
+    folder = Path(path)
+    if not ((folder / "config.json").is_file() and (folder / "checkpoints").is_dir()):
+        raise ConfigError(
+            f"config.{field} = {path!r}: must be a run directory with checkpoints"
+        )
+    found = json.loads((folder / "config.json").read_text())
+    if found.get("method.name") != method:
+        raise ConfigError(
+            f"config.{field} = {path!r}: must be a run of {method}, is one of "
+            f"{found.get('method.name')}"
+        )
+    return found
+
+
 def read_run(folder: Path) -> tuple[Any, Method, Params]:
     """The best or newest sound checkpoint of a run.
 

@@ -85,14 +85,15 @@ def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def matmul_attention(
     qkv: Float[Array, "B T 3 H d"],
-    key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | None,
+    key_valid: Bool[Array, "B T"] | Bool[Array, "1 1 T T"] | Float[Array, "B T"] | None,
 ) -> tuple[Float[Array, "B T H d"], Float[Array, "B H T T"]]:
     """Softmax attention by batched matrix products; differentiable in both modes.
 
     Args:
         qkv: queries, keys and values.
         key_valid: False = nobody attends to this token, or with four axes, this query
-            (third axis) does not attend to this key; None = everybody may.
+            (third axis) does not attend to this key; None = everybody may. Numbers
+            are added to the scores of their tokens.
 
     Returns:
         The mixed values and the attention maps, the latter at least float32.
@@ -101,8 +102,11 @@ def matmul_attention(
     query = query * query.shape[-1] ** -0.5
     scores = at_least_float32(jnp.matmul(query, key.mT))
     if key_valid is not None:
-        never = jnp.finfo(scores.dtype).min
-        scores = jnp.where(by_query(key_valid), scores, never)
+        own = by_query(key_valid)
+        if own.dtype == bool:
+            scores = jnp.where(own, scores, jnp.finfo(scores.dtype).min)
+        else:
+            scores = scores + own.astype(scores.dtype)
     maps = jax.nn.softmax(scores)
     return jnp.matmul(maps.astype(value.dtype), value).swapaxes(1, 2), maps
 

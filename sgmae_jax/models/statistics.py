@@ -27,7 +27,7 @@ def running(
     statistics: Statistics,
     mean: Float[Array, " D"],
     var: Float[Array, " D"],
-    count: int,
+    count: int | Array,
 ) -> Statistics:
     """The running statistics after a batch.
 

@@ -12,6 +12,7 @@ from sgmae_jax.tasks.evaluate import evaluate
 from sgmae_jax.tasks.export import export, import_
 from sgmae_jax.tasks.laboratory import laboratory
 from sgmae_jax.tasks.restore import restore_run
+from sgmae_jax.tasks.submit import submit
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.loop import pretrain
 
@@ -22,6 +23,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
     "import": import_,
     "analyze": analyze,
     "compare": compare,
+    "submit": submit,
     "laboratory": laboratory,
 }
 

@@ -63,11 +63,18 @@ def _write(
         },
         "scores": json.loads(scores_file.read_text()) if scores_file.exists() else {},
     }
+    if meta["run"].get("facts"):  # what its numbers and symbols mean
+        card["facts"] = meta["run"]["facts"]
     # What was exported once keeps what was known of it.
     card |= meta.get("card", {})
     if "weights" in meta:
         card["weights"] = meta["weights"]
         _tell(console, meta["weights"], config)
+    if form != "ours" and "cls_token" not in parts["encoder"]:
+        raise ConfigError(
+            f"config.weights.format = {form!r}: must be 'ours', the encoder of "
+            f"{config.method.name} is no ViT"
+        )
     folder = write_weights(form, config, parts, card, workdir / name)
     console.say(f"{' and '.join(parts)} of step {step}: {folder}")
 

@@ -116,6 +116,7 @@ def _merge(trained: dict[str, Any], wished):
     merged.laboratory = wished.laboratory
     merged.mesh = wished.mesh
     merged.weights = wished.weights
+    merged.motion.cache = wished.motion.cache  # a path of this machine
     if wished.data.source is not None:
         merged.data.source = wished.data.source
     if wished.data.source is not None or wished.data.path:

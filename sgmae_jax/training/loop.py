@@ -336,7 +336,7 @@ def _say_header(
     console.say(
         f"sgmae_jax {__version__} · {config.method.name} · {count / 1e6:.2f} M "
         f"parameters · {domain.title(config)}"
-        + (f" · {flops / 1e9:.3g} GFLOP an {domain.UNIT}" if flops else "")
+        + (f" · {flops / 1e9:.3g} GFLOP per {domain.UNIT}" if flops else "")
     )
     device = mesh.devices.flat[0]
     console.say(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sgmae_jax.masking import (
     Context,
+    attention_mask,
     block_mask,
     example_keys,
     grid_mask,
@@ -46,6 +47,13 @@ def guided(keys, context, *, ratio):
     return guided_mask(keys, context, ratio=ratio)
 
 
+def by_attention(keys, context, *, ratio):
+    """SMA's mask of a context whose attention follows from the keys."""
+    _, attention = seen(keys, context.num_tokens)
+    context = replace(context, attention=attention)
+    return attention_mask(keys, context, ratio=ratio, heads="random_mix")
+
+
 GENERATORS = {
     "random": random_mask,
     "block": block_mask,
@@ -53,6 +61,7 @@ GENERATORS = {
     "grid offset": partial(grid_mask, random_offset=True),
     "grid 3x3": partial(grid_mask, cell=(3, 3), random_offset=True),
     "guided": guided,
+    "attention": by_attention,
 }
 # Few grids and batch sizes: each new shape compiles its own small programs.
 GRIDS = [(1, 1), (1, 7), (14, 14), (7, 7), (12, 3)]
