@@ -31,6 +31,20 @@ def shared() -> pathlib.Path:
     return folder
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file go to one worker, which has what it compiled and trained."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            # These share nothing and are long: one by one, they fill both workers.
+            return nodeid if file.startswith("tests/fault/") else file
+
+    return ByFile(config, log)
+
+
 @contextlib.contextmanager
 def quickly():
     """For what is compiled more than it is run: a third less time, the same numbers.

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -17,8 +19,9 @@ from sgmae_jax.main import main
 from sgmae_jax.methods.base import Run
 from sgmae_jax.training.state import init_state
 from sgmae_jax.training.step import make_step
+from tests.data.motion import scenarios
 from tests.data.motion import test_scene_files as files
-from tests.tiny import losses
+from tests.tiny import environment, losses
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = {
@@ -48,17 +51,30 @@ def words(config, workdir, **changes):
     return ["--config", config, "--workdir", str(workdir), *given]
 
 
+def launch(*given):
+    """The program in a process of its own, on one device, quickly compiled."""
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sgmae_jax.main", *given],
+        env=environment() | quick,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     run = tmp_path_factory.mktemp("scenes") / "forecast_mae"
-    assert main(words("forecast_mae_roads", run)) == 0
+    launch(*words("forecast_mae_roads", run))
     return run
 
 
 @pytest.fixture(scope="module")
 def tuned(trained):
     run = trained.parent / "forecast"
-    assert main(words(f"forecast_roads:{trained}", run)) == 0
+    launch(*words(f"forecast_roads:{trained}", run))
     return run
 
 
@@ -147,7 +163,9 @@ def test_a_run_without_forecasts_is_told_so(trained, tmp_path, capsys):
     assert "forecast_mae does not" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["forecast_mae", "forecast"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("forecast_mae", marks=pytest.mark.slow), "forecast"]
+)
 def test_a_run_that_was_cut_off_goes_on_alike(name, trained, tuned, tmp_path):
     whole = {"forecast_mae": trained, "forecast": tuned}[name]
     torn = tmp_path / "torn"
@@ -156,7 +174,7 @@ def test_a_run_that_was_cut_off_goes_on_alike(name, trained, tuned, tmp_path):
     config = (
         "forecast_mae_roads" if name == "forecast_mae" else f"forecast_roads:{trained}"
     )
-    assert main(words(config, torn)) == 0
+    launch(*words(config, torn))
     assert losses(torn) == losses(whole)
     arrays = [
         check_step(epath.Path(run / "checkpoints" / "4"), 4).arrays
@@ -165,6 +183,7 @@ def test_a_run_that_was_cut_off_goes_on_alike(name, trained, tuned, tmp_path):
     assert arrays[0] == arrays[1]
 
 
+@pytest.mark.slow
 def test_worlds(trained, tmp_path):
     """The multi-agent variant, in the frame of the recording vehicle."""
     path = files.write(
@@ -182,7 +201,7 @@ def test_worlds(trained, tmp_path):
         "eval__choose_best": True,
         "eval__validation_split": "train",
     }
-    assert main(words(f"forecast_roads:{trained}", tmp_path / "run", **changes)) == 0
+    launch(*words(f"forecast_roads:{trained}", tmp_path / "run", **changes))
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     own = scores["trained forecasts"]
     assert {"avgMinADE6", "avgMinFDE6", "actorMR6", "avgBrierMinFDE6"} <= set(own)
@@ -200,20 +219,25 @@ def test_worlds(trained, tmp_path):
 
 
 def test_one_program_a_bucket_and_two_devices_agree():
-    config = load_config("forecast_mae_roads", [(k, str(v)) for k, v in SMALL.items()])
+    config = load_config("forecast_roads", [(k, str(v)) for k, v in SMALL.items()])
     config.unlock()
-    config.motion.agents, config.method.drop_path = (4, 8, 16), 0.1
+    config.motion.agents, config.method.drop_path = (8, 16), 0.1
     domain = domains.of_config(config)
     source = domain.open_source(config, "train[:64]", in_memory=False)
     run = Run(8, 8, facts={})
-    method = methods.load("forecast_mae").build(config, run)
+    method = methods.load("forecast").build(config, run)
     state = jax.jit(lambda key: init_state(method, key))(jax.random.key(0))
     loader = Loader(source, domain.make_rows(config, run, None), batch_size=8, seed=0)
     step = jax.jit(make_step(method), static_argnums=2)
     sizes = set()
     after = state
-    for number in range(6):
-        batch = loader.batch_at(number)
+    for number in (0, 1, 2):
+        batch = {**loader.batch_at(number)}
+        if number == 1:  # a batch of scenes with few agents
+            batch = {
+                name: array[:, :8] if name.startswith("agent") else array
+                for name, array in batch.items()
+            }
         sizes.add(batch["agent_kind"].shape[1])
         after, metrics = step(after, {"train": batch}, ())
         assert np.isfinite(metrics["loss"])
@@ -223,7 +247,7 @@ def test_one_program_a_bucket_and_two_devices_agree():
     batch = loader.batch_at(0)
     one, alone = step(state, {"train": batch}, ())
     two, both = step(state, {"train": jax.device_put(dict(batch), place)}, ())
-    for name in ("loss", "history", "future", "lanes"):
+    for name in ("loss", "best", "score", "others"):
         np.testing.assert_allclose(alone[name], both[name], rtol=1e-5)
     for ours, theirs in zip(
         jax.tree.leaves(one.params["statistics"]),
@@ -231,6 +255,22 @@ def test_one_program_a_bucket_and_two_devices_agree():
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["forecast_mae_argoverse2", "forecast_nuscenes"])
+def test_the_other_configs_take_a_step(config, tmp_path):
+    changes = {"steps": 1, "data__batch_size": 2, "eval__split": "train"}
+    if config.endswith("argoverse2"):
+        for number in range(2):
+            scenarios.write(tmp_path / "data" / f"s{number}")
+        path = str(tmp_path / "data")
+    else:
+        path = files.write(tmp_path / "data", a=files.scene())
+        changes["motion__test"] = "()"
+    changes |= {"data__path": path, "motion__cache": str(tmp_path / "cache")}
+    launch(*words(config, tmp_path / "run", model__width=64, **changes))
+    assert np.isfinite(losses(tmp_path / "run")[1])
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,10 @@ class Subset:
         self._source = source
         self._indices = indices
 
+    def names(self, index: int) -> Any:
+        """What an item is called, where the source has names."""
+        return self._source.names(int(self._indices[index]))  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
         # Of an object that is being copied or unpickled nothing is there yet.
         if name == "_source":

@@ -109,7 +109,11 @@ GUIDED = {
 }
 CASES = [
     (signal.SIGKILL, {"method__refresh": "bank", "method__refresh_epochs": 1}),
-    (signal.SIGTERM, {"method__refresh": "interval", "method__guide": "ema"}),
+    pytest.param(
+        signal.SIGTERM,
+        {"method__refresh": "interval", "method__guide": "ema"},
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         signal.SIGTERM,
         {"method__refresh": "bank", "method__refresh_epochs": 1},
@@ -173,7 +177,7 @@ METHODS = {
     [
         # What they keep beside the others is parameters and moments like any.
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("rc_mae", "lc_mae", "local_siamese", "cl_mae", "segment")
+        if name not in ("mlo_mae", "finetune", "linear_probe")
         else name
         for name in METHODS
     ],
