@@ -112,3 +112,13 @@ def test_what_is_no_run_is_one_line(tmp_path, capsys):
     assert "must name runs" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"laboratory\.ratios"):
         load_config("laboratory:x", [("laboratory.ratios", "1.0")])
+
+
+def test_a_window_is_exported_in_our_format_alone(runs, tmp_path, capsys):
+    words = ["--config", f"export:{runs[0]}", "--workdir", str(tmp_path)]
+    assert main([*words, "--config.weights.format=timm"]) == 2
+    error = capsys.readouterr().err
+    assert "decoder_window = 1" in error and error.count("\n") == 1
+    assert main(words) == 0
+    card = json.loads((tmp_path / "export" / "card.json").read_text())
+    assert card["config"]["model.decoder_window"] == 1

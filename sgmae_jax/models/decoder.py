@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -57,6 +58,7 @@ class Decoder(Transformer, kw_only=True):
 
     out_values: int
     window: int | None = None
+    LEAST_DEPTH: ClassVar[int] = 0
 
     def __post_init__(self):
         if self.window is not None and self.window < 0:

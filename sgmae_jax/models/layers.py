@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -186,7 +186,7 @@ class Transformer(nn.Module, kw_only=True):
     Attributes:
         grid: tokens (h, w).
         width: D, a multiple of `heads` (and of 4, for the position table).
-        depth: number of blocks, L >= 0.
+        depth: number of blocks, L >= 1, of a decoder >= 0.
         heads: attention heads, H.
         mlp_ratio: hidden width of the MLP over D.
         positions: "sincos" (fixed) or "learned" (a parameter that starts there).
@@ -214,6 +214,7 @@ class Transformer(nn.Module, kw_only=True):
     unroll: int = 1
     remat: str = "none"
     norm_eps: float = 1e-6
+    LEAST_DEPTH: ClassVar[int] = 1
 
     def __post_init__(self):
         for field, allowed in (
@@ -224,7 +225,7 @@ class Transformer(nn.Module, kw_only=True):
             value = getattr(self, field)
             if value not in allowed:
                 raise ValueError(f"{field} {value!r}: must be one of {allowed}")
-        least = {"width": 1, "depth": 0, "heads": 1, "unroll": 1}
+        least = {"width": 1, "depth": self.LEAST_DEPTH, "heads": 1, "unroll": 1}
         for field, low in least.items():
             if getattr(self, field) < low:
                 raise ValueError(

@@ -317,6 +317,13 @@ def test_a_decoder_without_blocks_has_no_tokens_to_align():
         validate(config)
 
 
+def test_guidance_by_exploitation_needs_decoder_blocks():
+    config = tiny_config("self_guided")
+    config.model.decoder_depth = 0
+    with pytest.raises(ConfigError, match="decoder_depth = 0"):
+        validate(config)
+
+
 def test_it_resumes_bit_equal_with_two_crops(tmp_path):
     """The second crop is drawn again as it was; kills are in tests/fault."""
     import shutil
