@@ -120,6 +120,7 @@ def test_every_shipped_config_takes_a_step(name, tmp_path):
             path = write_csv(tmp_path / "h.csv", made, header=None)
     small = {
         "data.path": path,
+        "data.split": "train[:70%]",
         "epochs": None,
         "steps": 1,
         "data.batch_size": 8,
@@ -133,6 +134,7 @@ def test_every_shipped_config_takes_a_step(name, tmp_path):
     }
     words = ["--config", name, "--workdir", str(tmp_path / "run")]
     words += [f"--config.{field}={value}" for field, value in small.items()]
+    words += ["--config.eval.split=train[80%:]"]
     assert main(words) == 0
     assert np.isfinite(tiny.losses(tmp_path / "run")[1])
 
