@@ -214,15 +214,14 @@ def test_losses_and_gradients_in_training(first, padded):
             leaf = leaf[part]
         ours = np.asarray(leaf if layer is None else leaf[layer])
         wanted = to_ours(reference, name)
-        atol = 1e-4 * np.abs(wanted).max() + 1e-7
+        atol = np.full(wanted.shape, 1e-4 * np.abs(wanted).max() + 1e-7)
         if where.endswith(SHIFTED):
-            atol = 1e-5
-        if name.endswith(("in_proj_bias", "qkv.bias")):
+            atol[:] = 1e-5
+        if name.endswith(("in_proj_bias", "qkv.bias")):  # the keys' are 0
             third = len(wanted) // 3
-            np.testing.assert_allclose(ours[third : 2 * third], 0, atol=1e-5)
-        np.testing.assert_allclose(
-            ours, wanted, rtol=0, atol=max(atol, 2e-6), err_msg=name
-        )
+            atol[third : 2 * third] = 1e-6
+        worst = np.max(np.abs(ours - wanted) / atol)
+        assert worst <= 1, f"{name}: off by {worst:.2f} times the tolerance"
 
 
 @pytest.mark.parametrize("name", ["forecaster_av2", "forecast_mae_av2_padded_batch"])
