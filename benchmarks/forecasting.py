@@ -20,10 +20,7 @@ import statistics
 from benchmarks.compare import launch
 
 SCORES = ("minADE6", "minFDE6", "MR6", "b-minFDE6", "minADE1", "minFDE1")
-# Agents and lanes nearest to the focal one; the others are left out.
-SMALL = {
-    "motion.agents": (16,),
-    "motion.lanes": (64,),
+QUIET = {
     "checkpoint.every": 200,
     "log.tensorboard": False,
     "log.every": 24,
@@ -34,7 +31,7 @@ def run(config: str, folder: pathlib.Path, options, **fields: object) -> None:
     """A run of the program, unless it has ended before."""
     if (folder / "report.html").exists():
         return
-    given = {**SMALL, "data.path": options.data} | fields
+    given = {**QUIET, "data.path": options.data} | fields
     words = [f"--config.{name}={value}" for name, value in given.items()]
     launch("--config", config, "--workdir", str(folder), *words)
 

@@ -2,7 +2,7 @@
 
     python -m sgmae_jax.main --config forecast_mae_roads
 
-About five minutes on two cores. Then forecast_roads on its encoder.
+About ten minutes on two cores. Then forecast_roads on its encoder.
 """
 
 from sgmae_jax.config import default_config

@@ -2,7 +2,7 @@
 
     python -m sgmae_jax.main --config forecast_roads:runs/forecast_mae_roads
 
-About four minutes on two cores. Without a run behind the colon it starts at random.
+About seven minutes on two cores. Without a run behind the colon it starts at random.
 """
 
 from sgmae_jax.config import shipped
