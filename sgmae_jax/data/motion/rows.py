@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgmae_jax.data.errors import DataError
 from sgmae_jax.data.motion.scene import Scene
 from sgmae_jax.data.rows import Row, stack
 
@@ -63,16 +62,6 @@ class SceneRows:
         if self.largest:
             return sizes[-1]
         return next(size for size in sizes if size >= max(counts))
-
-
-def check_sizes(name: str, sizes: Sequence[int]) -> None:
-    """Sizes must ascend.
-
-    Raises:
-        DataError: they do not.
-    """
-    if list(sizes) != sorted(set(sizes)):
-        raise DataError(f"{name} = {tuple(sizes)}: must ascend")
 
 
 def _padded(row: Row, sizes: dict[str, int]) -> Row:
