@@ -75,11 +75,11 @@ def told(fixture, params, statistics, *, released=True, gradient=False):
 
 
 def assert_losses(total, own, theirs):
-    """To 1e-6, or the rounding of the float32 sums they were made by."""
+    """To 1e-6, relative."""
     for ours, name in ((total, "loss"), (own.history, "hist_loss")):
-        assert float(ours) == pytest.approx(float(theirs[name]), rel=2e-6)
-    assert float(own.future) == pytest.approx(float(theirs["future_loss"]), rel=2e-6)
-    assert float(own.lanes) == pytest.approx(float(theirs["lane_pred_loss"]), rel=2e-6)
+        assert float(ours) == pytest.approx(float(theirs[name]), rel=1e-6)
+    assert float(own.future) == pytest.approx(float(theirs["future_loss"]), rel=1e-6)
+    assert float(own.lanes) == pytest.approx(float(theirs["lane_pred_loss"]), rel=1e-6)
 
 
 def replaced(first: Fixture, padded: Fixture):
@@ -253,5 +253,5 @@ def test_forecasts(first, padded, head, name):
     np.testing.assert_array_equal(best, out["best_mode"])
     found = forecast_losses(batch, forecast)
     for ours, key in zip(found, ("best_mode", "mode_ce", "others"), strict=True):
-        assert float(ours) == pytest.approx(float(out[f"loss_{key}"]), rel=3e-6)
-    assert float(sum(found)) == pytest.approx(float(out["loss"]), rel=3e-6)
+        assert float(ours) == pytest.approx(float(out[f"loss_{key}"]), rel=1e-6)
+    assert float(sum(found)) == pytest.approx(float(out["loss"]), rel=1e-6)
