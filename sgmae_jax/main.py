@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 _USAGE = """\
 python -m sgmae_jax.main --config FILE[:arg] [--workdir DIR] [--config.FIELD=VALUE ...]
@@ -18,7 +22,8 @@ Trains, evaluates, analyzes, exports or imports masked autoencoders, as a config
 
 Exit codes: 0 done, or stopped by SIGTERM with everything saved; 2 the config, the
 data or the command line is wrong; 3 checkpoints are there but none can be used;
-4 too many steps were not finite; 5 checkpoints could not be written.
+4 too many steps were not finite; 5 checkpoints could not be written; 6 other
+processes of the job have failed or did not come.
 """
 
 
@@ -58,18 +63,47 @@ def _run(words: list[str]) -> int:
     config = load_config(options.config, _overrides(rest))
     stem = find_config(options.config.partition(":")[0]).stem
 
-    from sgmae_jax.tasks import TASKS
+    from sgmae_jax import processes
+
+    processes.start(config.distributed)
+    _check_start(config)
+
+    import jax
+
+    from sgmae_jax.tasks import SHARED, TASKS
     from sgmae_jax.training.console import Console
     from sgmae_jax.training.workdir import open_workdir
 
-    workdir, lock = open_workdir(options.workdir or f"runs/{stem}")
-    console = Console()
+    if jax.process_count() > 1 and config.task not in SHARED:
+        raise ConfigError(
+            f"config.task = {config.task!r}: must be run by one process, here are "
+            f"{jax.process_count()}"
+        )
+    workdir = pathlib.Path(options.workdir or f"runs/{stem}")
+    locks: list[TextIO] = []
+    processes.on_first(lambda: locks.append(open_workdir(workdir)))
+    console = Console(process=jax.process_index())
     try:
         TASKS[config.task](config, workdir, console)
     finally:
         console.close()
-        lock.close()
+        for lock in locks:
+            lock.close()
     return 0
+
+
+def _check_start(config) -> None:
+    """All processes of a job run the same program on the same config."""
+    import jax
+
+    import sgmae_jax
+    from sgmae_jax import processes
+    from sgmae_jax.training.workdir import public_config
+
+    processes.check_same("config", public_config(config))
+    versions = {"sgmae_jax": sgmae_jax.__version__, "jax": jax.__version__}
+    code = {"code": processes.code_digest()}
+    processes.check_same("program", {**versions, **code})
 
 
 def _overrides(words: list[str]) -> list[tuple[str, str]]:
@@ -90,5 +124,23 @@ def _overrides(words: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def _end(code: int) -> None:
+    """Ends the process; after an error at once.
+
+    Neither a thread that reads from a disk that hangs nor the other processes of the
+    job, who wait for this one, may hold it back.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code)
+    sys.exit(0)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        _code = main()
+    except BaseException:
+        traceback.print_exc()
+        _code = 1
+    _end(_code)

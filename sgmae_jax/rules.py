@@ -99,6 +99,45 @@ def name(value: Any) -> str | None:
     return None if isinstance(value, str) and value else "a non-empty string"
 
 
+def address(value: Any) -> str | None:
+    """A host and a port."""
+    import re
+
+    good = isinstance(value, str) and re.fullmatch(r"\S+:[1-9]\d{0,4}", value)
+    return None if good else "an address like host:port"
+
+
+def placements(value: Any) -> str | None:
+    """Pairs (regular expression, place); what a place may be says training/mesh.py."""
+    import re
+
+    words = (
+        "pairs (regular expression, place), a place being 'whole', 'largest' or a "
+        "tuple with None, 'data' or 'fsdp' a dimension"
+    )
+
+    def is_place(place: Any) -> bool:
+        if isinstance(place, tuple | list):
+            named = [axis for axis in place if axis is not None]
+            known = all(axis in ("data", "fsdp") for axis in named)
+            return known and len(set(named)) == len(named)
+        return place in ("whole", "largest")
+
+    if not isinstance(value, tuple | list):
+        return words
+    for one in value:
+        if not (isinstance(one, tuple | list) and len(one) == 2):
+            return words
+        pattern, place = one
+        if not (isinstance(pattern, str) and is_place(place)):
+            return words
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"{words}; {pattern!r} is no regular expression: {error}"
+    return None
+
+
 def sha256(value: Any) -> str | None:
     """A SHA-256 as `sha256sum` prints it, or nothing."""
     import re

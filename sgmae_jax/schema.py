@@ -177,6 +177,35 @@ FIELDS: dict[str, Field] = {
         None, rules.optional(rules.integer(1)), "None: all that is left"
     ),
     "mesh.fsdp": Field(1, rules.integer(1), "devices that share one copy of the state"),
+    "mesh.rules": Field(
+        (("(^|/)(bias|scale)$", "whole"), ("", "largest")),
+        rules.placements,
+        "pairs (regular expression, place); the first that is found in an array's name "
+        "says over which axis of the mesh its dimensions are divided",
+    ),
+    # The processes of a job that spans several; see docs/scaling.md.
+    "distributed.cluster": Field(
+        "auto",
+        rules.choice(
+            *("auto", "none", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu")
+        ),
+        "what starts the processes; auto: what is found; none: there is one alone",
+    ),
+    "distributed.coordinator": Field(
+        None, rules.optional(rules.address), "host:port of process 0"
+    ),
+    "distributed.processes": Field(
+        None, rules.optional(rules.integer(1)), "how many there are"
+    ),
+    "distributed.process": Field(
+        None, rules.optional(rules.integer(0)), "which one this is"
+    ),
+    "distributed.heartbeat": Field(
+        20, rules.integer(1), "seconds of silence after which a process counts as dead"
+    ),
+    "distributed.timeout": Field(
+        300, rules.integer(1), "seconds that processes wait for each other at the start"
+    ),
     "checkpoint.every": Field(500, rules.integer(1), "steps"),
     "checkpoint.keep": Field(3, rules.integer(2), "newest checkpoints kept"),
     "checkpoint.keep_period": Field(

@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "sgmae_jax"
 RANKS = {
     "rules": 0,
     "sources": 0,
+    "processes": 0,
     "masking": 0,
     "schema": 1,
     "config": 2,

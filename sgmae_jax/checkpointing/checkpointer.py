@@ -34,7 +34,6 @@ from sgmae_jax.checkpointing.folders import (
     tidy,
     undo,
 )
-from sgmae_jax.checkpointing.processes import everywhere, on_first
 from sgmae_jax.checkpointing.quiet import mute_orbax
 from sgmae_jax.checkpointing.reading import (
     array_entries,
@@ -43,6 +42,7 @@ from sgmae_jax.checkpointing.reading import (
     load_meta,
     load_state,
 )
+from sgmae_jax.processes import everywhere, on_first
 
 _SLOW_SECONDS = 1.0
 _NONE_THERE, _NONE_USABLE = -1, -2

@@ -239,7 +239,7 @@ class Loader:
                 except Exception as error:
                     where = f"example {index} of {self._source.name}"
                     raise RuntimeError(f"{where}: {error!r}") from error
-            self._check_share()
+            self.check_share(self.bad.count)
         unit = self._rows.unit
         raise TooManyBad(f"not one of {self._source.name}'s {count} {unit} is good")
 
@@ -257,13 +257,17 @@ class Loader:
         with self._lock:
             self._bad.setdefault(index, f"{bad.name}: {bad.reason}")
 
-    def _check_share(self) -> None:
-        bad = self.bad
-        if bad.count > self._max_bad:
+    def check_share(self, count: int) -> None:
+        """Checks how many items are bad: here, or in all processes of a job.
+
+        Raises:
+            TooManyBad: their share has passed `max_bad_fraction`.
+        """
+        if count > self._max_bad:
             raise TooManyBad(
-                f"{bad.count} of {len(self._source)} {self._rows.unit} of "
+                f"{count} of {len(self._source)} {self._rows.unit} of "
                 f"{self._source.name} are bad, more than the {self._max_bad:g} "
-                f"allowed: {'; '.join(bad.names)}"
+                f"allowed: {'; '.join(self.bad.names)}"
             )
 
 

@@ -11,6 +11,7 @@ from sgmae_jax.analysis.pictures import reconstruction_sheet
 from sgmae_jax.analysis.segments import segments_sheet
 from sgmae_jax.config import pair
 from sgmae_jax.methods.base import Batch, Method, Picture
+from sgmae_jax.processes import fetch
 
 _ROWS = 8
 
@@ -45,7 +46,7 @@ def draw(config, method: Method, picture: Picture, batch: Batch) -> np.ndarray:
         batch: the images it was made from.
     """
     whole = {"images": batch["image"], **picture._asdict()}
-    first = jax.device_get(jax.tree.map(lambda rows: rows[:_ROWS], whole))
+    first = fetch(jax.tree.map(lambda rows: rows[:_ROWS], whole))
     return reconstruction_sheet(
         first["images"],
         first["hidden"],
@@ -59,4 +60,4 @@ def draw(config, method: Method, picture: Picture, batch: Batch) -> np.ndarray:
 
 def _draw_segments(batch: Batch, predicted: jax.Array) -> np.ndarray:
     whole = batch["image"], batch["segments"], predicted
-    return segments_sheet(*jax.device_get([rows[:_ROWS] for rows in whole]))
+    return segments_sheet(*fetch([rows[:_ROWS] for rows in whole]))

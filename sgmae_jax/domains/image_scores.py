@@ -21,6 +21,7 @@ from sgmae_jax.evaluation import (
 )
 from sgmae_jax.evaluation.protocols import FeatureSets, score, several
 from sgmae_jax.methods.base import Method, Params, Run
+from sgmae_jax.processes import fetch
 
 Scores = dict[str, dict[str, float]]
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -147,7 +148,7 @@ class Scorer:
         """A function of params and images as one of images, spread over the mesh."""
 
         def encode(images: np.ndarray) -> np.ndarray:
-            return np.asarray(function(params, self._place({"image": images})["image"]))
+            return fetch(function(params, self._place({"image": images})["image"]))
 
         return encode
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from sgmae_jax.data.byte_text import to_text
 from sgmae_jax.methods.base import Method
+from sgmae_jax.processes import fetch
 
 _TEXTS, _ROWS, _WIDTH = 8, 24, 96
 _INK, _HIDDEN, _WRONG = "#222222", "#c8c8c8", "#c0392b"
@@ -29,7 +30,7 @@ def artists(config, method: Method) -> dict[str, Callable[..., np.ndarray]]:
 
     def draw(params, batch, *rest) -> np.ndarray:
         shown = look(params, batch, *rest)
-        batch, hidden, made = jax.device_get((batch, shown.hidden, shown.prediction))
+        batch, hidden, made = fetch((batch, shown.hidden, shown.prediction))
         if "values" not in batch and config.data.source == "text":
             return draw_texts(batch["symbols"], batch["valid"], hidden, made)
         return draw_table(batch.get("values"), hidden, made)

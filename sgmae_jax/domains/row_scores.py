@@ -15,6 +15,7 @@ from sgmae_jax.data.columns import check_rows, target_from
 from sgmae_jax.domains.scoring import VALIDATION, check_apart
 from sgmae_jax.evaluation import answers
 from sgmae_jax.methods.base import Method, Params, Run
+from sgmae_jax.processes import fetch
 
 Scores = dict[str, dict[str, float]]
 LOWER_IS_BETTER = ("rmse", "reconstruction")
@@ -117,12 +118,12 @@ class Scorer:
         if len(source) > part.limit:
             source = slice_source(source, "", str(part.limit), name="limit")
         for batch, count in plain_batches(source, self._rows, part.batch_size):
-            answered = dict(self._answer(params, self._place(batch)))
+            answered = fetch(dict(self._answer(params, self._place(batch))))
             for name in ("target", "label"):
                 if name in batch:
                     answered[name] = batch[name]
             for name, rows in answered.items():
-                found.setdefault(name, []).append(np.asarray(rows)[:count])
+                found.setdefault(name, []).append(rows[:count])
         joined = {name: np.concatenate(rows) for name, rows in found.items()}
         if "total" in joined:
             total = joined["total"].sum(dtype=np.float64)

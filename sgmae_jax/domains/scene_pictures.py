@@ -10,6 +10,7 @@ import numpy as np
 
 from sgmae_jax.analysis.scenes import forecast_sheet, reconstruction_sheet
 from sgmae_jax.methods.base import Method
+from sgmae_jax.processes import fetch
 
 _ROWS = 3
 
@@ -38,4 +39,4 @@ def artists(config, method: Method) -> dict[str, Callable[..., np.ndarray]]:
 
 
 def _first(tree: Any) -> Any:
-    return jax.device_get(jax.tree.map(lambda rows: rows[:_ROWS], tree))
+    return fetch(jax.tree.map(lambda rows: rows[:_ROWS], tree))

@@ -20,6 +20,7 @@ from sgmae_jax.evaluation.motion import (
     constant_velocity,
 )
 from sgmae_jax.methods.base import Method, Params, Run
+from sgmae_jax.processes import fetch
 
 Scores = dict[str, dict[str, float]]
 
@@ -120,8 +121,7 @@ class Scorer:
         focal, worlds = ForecastScores(modes), WorldScores(modes)
         for batch, count in self._batches(source):
             forecast = self._answer(params, self._place(batch))
-            places = np.asarray(forecast.places)[:count]
-            logits = np.asarray(forecast.logits)[:count]
+            places, logits = fetch((forecast.places[:count], forecast.logits[:count]))
             rows = {name: array[:count] for name, array in batch.items()}
             truth, known = rows["agent_future"], rows["agent_present"][..., HISTORY:]
             if forecast.others is None:

@@ -27,4 +27,7 @@ TASKS: dict[str, Callable[[Any, pathlib.Path, Console], None]] = {
     "laboratory": laboratory,
 }
 
-__all__ = ["TASKS", "restore_run", "series_of_run"]
+# Those that the processes of a job do together.
+SHARED = ("pretrain", "evaluate")
+
+__all__ = ["SHARED", "TASKS", "restore_run", "series_of_run"]

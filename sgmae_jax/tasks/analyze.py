@@ -76,11 +76,9 @@ def open_run(config, workdir: pathlib.Path, console: Console) -> Opened:
     """Opens the run at `checkpoint.path`, or in the working directory.
 
     Raises:
-        ConfigError: it is not a run on images, or there are several processes.
+        ConfigError: it is not a run on images.
     """
     task = config.task
-    if jax.process_count() > 1:
-        raise ConfigError(f"config.task = {task!r}: must run in a single process")
     run_directory = pathlib.Path(config.checkpoint.path or workdir)
     if takes_weights(run_directory):
         raise ConfigError(

@@ -9,6 +9,7 @@ import jax
 from sgmae_jax import domains
 from sgmae_jax.analysis.score_table import score_table
 from sgmae_jax.methods.base import Run
+from sgmae_jax.processes import is_first
 from sgmae_jax.tasks.restore import init_key, restore_run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.mesh import make_mesh, placer
@@ -30,6 +31,8 @@ def evaluate(config, workdir: pathlib.Path, console: Console) -> None:
     scores = scorer.final(params, lambda: init(init_key(config)))
     for line in score_table(scores):
         console.say(line)
+    if not is_first():
+        return
     path = workdir / "evaluation.json"
     found = {
         "step": step,

@@ -20,7 +20,7 @@ from sgmae_jax.config import (
 from sgmae_jax.methods.base import Method, Run
 from sgmae_jax.methods.frozen import difference
 from sgmae_jax.training.console import Console
-from sgmae_jax.training.mesh import make_mesh, placed, state_shardings
+from sgmae_jax.training.mesh import make_mesh, placed, put_same, state_shardings
 from sgmae_jax.weights import WeightsError, is_weights, read_weights, wishes
 
 
@@ -50,7 +50,8 @@ def restore_run(
     merged = _merge(meta["config"], config)
     method = methods.load(merged.method.name).build(merged, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, init_key(merged))
-    shapes = placed(shapes, state_shardings(shapes, make_mesh(merged.mesh)))
+    shardings = state_shardings(shapes, make_mesh(merged.mesh), merged.mesh.rules)
+    shapes = placed(shapes, shardings)
     params = restore_params(folder, shapes, step=step, log=console.say)
     return step, merged, method, params, meta
 
@@ -90,7 +91,8 @@ def _restore_weights(config, path: pathlib.Path):
         parts["decoder"] = jax.jit(method.init)(init_key(merged))["model"]["decoder"]
         method = method._replace(decoder=None)
     params = {"model": parts}
-    params = jax.device_put(params, state_shardings(params, make_mesh(merged.mesh)))
+    shardings = state_shardings(params, make_mesh(merged.mesh), merged.mesh.rules)
+    params = put_same(params, shardings)
     meta = {
         "config": flatten(merged),
         "run": {"steps_per_epoch": 1, "total_steps": 1},

@@ -11,20 +11,35 @@ from typing import TextIO
 
 
 class Console:
-    """Prints notes that stay and a progress line that is overwritten in a terminal."""
+    """Prints notes that stay and a progress line that is overwritten in a terminal.
 
-    def __init__(self, stream: TextIO | None = None):
+    Args:
+        stream: where to; None: standard output.
+        process: of a process that is not the first, its number: it only warns.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, process: int = 0):
         self._stream = stream or sys.stdout
+        self._process = process
         self._live = self._stream.isatty()
         self._open_line = False
 
     def say(self, line: str) -> None:
         """A line that stays."""
+        if not self._process:
+            self._end_progress()
+            print(line, file=self._stream, flush=True)
+
+    def warn(self, line: str) -> None:
+        """A line that stays, of something that this process alone may have seen."""
         self._end_progress()
-        print(line, file=self._stream, flush=True)
+        whose = f"process {self._process}: " if self._process else ""
+        print(whose + line, file=self._stream, flush=True)
 
     def progress(self, line: str) -> None:
         """The current state; replaces the last one in a terminal."""
+        if self._process:
+            return
         if not self._live:
             print(line, file=self._stream, flush=True)
             return

@@ -20,12 +20,12 @@ class SkipBudget:
     Args:
         budget: void steps allowed in any window.
         window: its length in steps.
-        folder: where `nan_capture/` is written.
+        folder: where `nan_capture/` is written; None: nowhere.
     """
 
-    def __init__(self, *, budget: int, window: int, folder: pathlib.Path):
+    def __init__(self, *, budget: int, window: int, folder: pathlib.Path | None):
         self._budget, self._window = budget, window
-        self._folder = folder / "nan_capture"
+        self._folder = folder and folder / "nan_capture"
         self._void: collections.deque[int] = collections.deque()
 
     def void(self, step: int, details: dict[str, Any]) -> None:
@@ -41,12 +41,14 @@ class SkipBudget:
         self._void.append(step)
         while self._void[0] <= step - self._window:
             self._void.popleft()
-        self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"step_{step}.json"
-        path.write_text(json.dumps({"step": step, **details}, indent=1))
+        name = f"step_{step}.json"
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+            text = json.dumps({"step": step, **details}, indent=1)
+            (self._folder / name).write_text(text)
         if len(self._void) > self._budget:
             raise NonFiniteError(
                 f"{len(self._void)} of the last {self._window} steps had a loss or "
                 f"gradient that is not finite (guard.budget = {self._budget}); the "
-                f"last, step {step}, is described in nan_capture/{path.name}"
+                f"last, step {step}, is described in nan_capture/{name}"
             )

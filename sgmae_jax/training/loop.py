@@ -20,6 +20,7 @@ from sgmae_jax.config import ConfigError
 from sgmae_jax.data import steps_in
 from sgmae_jax.domains.scoring import VALIDATION
 from sgmae_jax.methods.base import Marks, Run
+from sgmae_jax.processes import Vote, check_same, is_first, of_first
 from sgmae_jax.training.best import Best
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
@@ -30,6 +31,7 @@ from sgmae_jax.training.mesh import (
     placed,
     placer,
     put_batch,
+    replicated,
     state_shardings,
 )
 from sgmae_jax.training.progress import Progress
@@ -42,7 +44,7 @@ from sgmae_jax.training.state import (
 from sgmae_jax.training.step import make_step
 from sgmae_jax.training.watch import Watch
 from sgmae_jax.training.workdir import public_config, write_json
-from sgmae_jax.training.writers import MetricWriter
+from sgmae_jax.training.writers import MetricWriter, NoWriter
 
 SCHEMA_VERSION = 1
 _AHEAD = 2  # steps dispatched before the host waits for the device
@@ -99,10 +101,11 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     # ---- state: from the newest sound checkpoint, or new ---------------------------
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(functools.partial(init_state, method), key)
-    shardings = state_shardings(shapes, mesh)
+    shardings = state_shardings(shapes, mesh, config.mesh.rules)
     make_state = jax.jit(functools.partial(init_state, method), out_shardings=shardings)
     target = placed(shapes, shardings)
-    write_json(workdir / "config.json", public_config(config))
+    if is_first():
+        write_json(workdir / "config.json", public_config(config))
     checkpointer = Checkpointer(
         workdir / "checkpoints",
         keep=config.checkpoint.keep,
@@ -111,6 +114,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         log=console.say,
     )
     data = {"batch_size": config.data.batch_size, "fingerprint": source.fingerprint()}
+    check_same("data set", data)
     restored = checkpointer.restore(
         target._asdict(), accept=functools.partial(_accept, config, data)
     )
@@ -133,7 +137,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         make_step(method, accumulate=config.optim.accumulate),
         static_argnums=2,
         donate_argnums=0,
-        out_shardings=(shardings, None),
+        out_shardings=(shardings, replicated(mesh)),
     )
     enter = jax.jit(
         lambda state, index: enter_stage(method, method.stages[index], state),
@@ -158,10 +162,16 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     }
     rows: dict[str, Any] = {}
     batches: dict[str, Any] = {}
-    writer = MetricWriter(workdir, start_step=start, tensorboard=config.log.tensorboard)
+    writer = (
+        MetricWriter(workdir, start_step=start, tensorboard=config.log.tensorboard)
+        if is_first()
+        else NoWriter()
+    )
     watch = Watch(config, run, method, mesh, sources["train"], writer, console)
     budget = SkipBudget(
-        budget=config.guard.budget, window=config.guard.window, folder=workdir
+        budget=config.guard.budget,
+        window=config.guard.window,
+        folder=workdir if is_first() else None,
     )
     progress = Progress(
         config, run, domain, method, mesh, loaders, writer, console, budget
@@ -190,7 +200,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         return _due(step, config.eval.every)
 
     def evaluate(step: int) -> None:
-        found = scorer.online(state.params)
+        found = of_first(scorer.online(state.params))
         writer.write(step, found)
         if best:
             best.offer(step, found[VALIDATION], state.params, meta_of(step))
@@ -205,6 +215,8 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         folder = workdir / "pictures"
         for name, artist in drawing.items():
             pixels = artist(state.params, batch, key, step, phase)
+            if not is_first():
+                continue
             folder.mkdir(exist_ok=True)
             save_png(folder / f"{name}_{step:08d}.png", pixels)
             writer.picture(step, name, pixels)
@@ -214,7 +226,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         console.say(f"step {step}: a pass over the {run.examples} training items")
         with contextlib.closing(loaders["train"].sweep()) as whole:
             for rows in whole:
-                if stop.requested:
+                if stop.asked():
                     return
                 batch = put_batch(rows, mesh)
                 state = state._replace(
@@ -239,7 +251,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                     progress.flush(step, phase)
                     with progress.aside():
                         sweep(step, phase)
-                    if stop.requested:  # the sweep is not whole: it will begin anew
+                    if stop.now:  # the sweep is not whole: it will begin anew
                         save(step)
                         break
                 place = first + step - start
@@ -250,10 +262,11 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                 progress.profile(step)
                 state, metrics = step_fn(state, dict(batches), phase)
                 done = step + 1
+                stop.asked()
                 progress.add(done, metrics, dict(rows), ahead=_AHEAD)
                 with progress.aside():
                     marks = watch.look(done, state, marks)
-                last = done == total_steps or stop.requested
+                last = done == total_steps or stop.now
                 saving = last or done % config.checkpoint.every == 0
                 if saving or done % config.log.every == 0:
                     progress.flush(done, phase)
@@ -264,7 +277,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
                         show(done, batches["train"], phase)
                     if evaluated(done):
                         evaluate(done)
-                if stop.requested:
+                if stop.now:
                     break
             if not checkpointer.wait():
                 raise SaveFailed("the last checkpoint could not be saved")
@@ -295,8 +308,11 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         console.say(line)
     if scores:
         writer.write(int(state.step), scorer.as_metrics(scores))
-        write_json(workdir / "scores.json", scores)
     writer.close()
+    if not is_first():
+        return
+    if scores:
+        write_json(workdir / "scores.json", scores)
     console.say(f"report: {write_report(workdir)}")
 
 
@@ -350,11 +366,19 @@ def _say_header(
 
 
 class _StopSignal:
-    """Turns SIGTERM and the first Ctrl-C into a wish to stop after this step."""
+    """Turns SIGTERM and the first Ctrl-C into a wish to stop after this step.
+
+    Of several processes all stop after the same step, whichever got the signal.
+
+    Attributes:
+        now: whether to stop.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.now = False
+        self._wish = False
         self._previous: dict[int, Any] = {}
+        self._vote = Vote(late=_AHEAD) if jax.process_count() > 1 else None
 
     def __enter__(self) -> _StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -365,7 +389,14 @@ class _StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def asked(self) -> bool:
+        """Asks all processes, once a step; sets and returns `now`."""
+        self.now = self.now or (
+            self._wish if self._vote is None else self._vote.cast(self._wish)
+        )
+        return self.now
+
     def _handle(self, number: int, frame: object) -> None:
         del frame
-        self.requested = True
+        self._wish = True
         signal.signal(number, self._previous[number])  # a second one ends at once

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from sgmae_jax.analysis.flops import model_flops_utilisation
+from sgmae_jax.processes import summed
 from sgmae_jax.training.console import Console, Stopwatch, clock
 from sgmae_jax.training.guard import SkipBudget
 
@@ -94,9 +95,7 @@ class Progress:
             "epoch": step / self._run.steps_per_epoch,
             **means,
             "skipped": float(sum(void)),
-            f"bad_{self._unit}s": float(
-                sum(one.bad.count for one in self._loaders.values())
-            ),
+            f"bad_{self._unit}s": float(self._bad()),
             f"{self._unit}s_per_second": rate,
             "input_wait": share,
         }
@@ -121,7 +120,7 @@ class Progress:
             for bad in loader.bad.names:
                 if bad not in self._named:
                     self._named.add(bad)
-                    self._console.say(f"bad {self._unit}, replaced: {bad}")
+                    self._console.warn(f"bad {self._unit}, replaced: {bad}")
         for (number, origin), one, bad in zip(origins, metrics, void, strict=True):
             if bad:
                 self._capture(number, origin, one)
@@ -133,7 +132,7 @@ class Progress:
     def profile(self, step: int) -> None:
         """Starts and ends the profiler around its window of steps."""
         window = self._config.profile
-        if window.start and step == window.start:
+        if window.start and step == window.start and self._writer.folder is not None:
             jax.profiler.start_trace(str(self._writer.folder / "profile"))
             self._profiling = True
         if step == window.start + window.steps:
@@ -145,6 +144,13 @@ class Progress:
             jax.profiler.stop_trace()
             self._profiling = False
             self._console.say("profile written")
+
+    def _bad(self) -> int:
+        """Bad items that all processes have met; too many end the run on each."""
+        counts = [summed(loader.bad.count) for loader in self._loaders.values()]
+        for loader, count in zip(self._loaders.values(), counts, strict=True):
+            loader.check_share(count)
+        return sum(counts)
 
     def _capture(self, step: int, origin, metrics) -> None:
         self._console.say(f"step {step}: loss or gradient not finite, step skipped")

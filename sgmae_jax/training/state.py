@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Int, Key, UInt32
 
 from sgmae_jax.methods.base import Method, Params, Stage
+from sgmae_jax.training.mesh import put_same
 
 
 class TrainState(NamedTuple):
@@ -45,7 +46,7 @@ def init_state(method: Method, key: Key[Array, ""]) -> TrainState:
 def with_given(method: Method, state: TrainState, shardings: TrainState) -> TrainState:
     """The state before step 0, with what the method takes from files in its place."""
     given = method.given()
-    placed = jax.device_put(given, {name: shardings.params[name] for name in given})
+    placed = put_same(given, {name: shardings.params[name] for name in given})
     return state._replace(params={**state.params, **placed})
 
 

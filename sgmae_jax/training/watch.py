@@ -10,9 +10,9 @@ from sgmae_jax.data import DataError, Items
 from sgmae_jax.methods.base import Marks, Method, Run
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.inputs import held_out_batch
-from sgmae_jax.training.mesh import put_batch
+from sgmae_jax.training.mesh import put_batch, replicated
 from sgmae_jax.training.state import TrainState
-from sgmae_jax.training.writers import MetricWriter
+from sgmae_jax.training.writers import Writer
 
 
 class Watch:
@@ -35,13 +35,13 @@ class Watch:
         method: Method,
         mesh: Mesh,
         training: Items,
-        writer: MetricWriter,
+        writer: Writer,
         console: Console,
     ):
         self._monitor, self._writer, self._console = method.monitor, writer, console
         if self._monitor is None:
             return
-        self._measure = jax.jit(self._monitor.measure)
+        self._measure = jax.jit(self._monitor.measure, out_shardings=replicated(mesh))
         try:
             domain = domains.of_config(config)
             source = domain.open_source(config, config.eval.split, in_memory=False)

@@ -62,6 +62,24 @@ class MetricWriter:
             self._events.close()
 
 
+class NoWriter:
+    """Of a process that is not the first: takes everything and writes nothing."""
+
+    folder: None = None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+Writer = MetricWriter | NoWriter
+
+
 def _truncate_after(path: pathlib.Path, step: int) -> None:
     """Drops lines of later steps, and the half line a kill may have left."""
     if not path.exists():

@@ -60,8 +60,8 @@ def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     folder = tmp_path / "run"
     hold = (
         "import sys, time\n"
-        "from sgmae_jax.training.workdir import open_workdir\n"
-        f"kept = open_workdir({str(folder)!r})\n"
+        "import pathlib\nfrom sgmae_jax.training.workdir import open_workdir\n"
+        f"kept = open_workdir(pathlib.Path({str(folder)!r}))\n"
         "print('held', flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -73,7 +73,7 @@ def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    _, lock = open_workdir(folder)
+    lock = open_workdir(folder)
     lock.close()
 
 
