@@ -8,7 +8,7 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 _USAGE = """\
 python -m sgmae_jax.main --config FILE[:arg] [--workdir DIR] [--config.FIELD=VALUE ...]
@@ -124,12 +124,17 @@ def _overrides(words: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _end(code: int) -> None:
-    """Ends the process; after an error at once.
+def program() -> NoReturn:
+    """Runs `main` and ends the process; after an error at once.
 
     Neither a thread that reads from a disk that hangs nor the other processes of the
     job, who wait for this one, may hold it back.
     """
+    try:
+        code = main()
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     if code:
@@ -138,9 +143,4 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        _code = main()
-    except BaseException:
-        traceback.print_exc()
-        _code = 1
-    _end(_code)
+    program()
