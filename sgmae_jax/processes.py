@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,7 +53,8 @@ def start(wished) -> None:
 
     Raises:
         Disagreement: some of the three are given and others are not.
-        ProcessError: the others did not come in time.
+        ProcessError: the others cannot be reached. Where they do not come in time, the
+            process ends with its exit code.
     """
     if wished.cluster == "none":
         return
@@ -69,11 +72,15 @@ def start(wished) -> None:
         )
     # The loop has its own handler of SIGTERM, which asks all processes (see `Vote`).
     jax.config.update("jax_enable_preemption_service", False)
+    # JAX aborts the process when time is up; ours is up before, and says so.
+    alarm = threading.Timer(wished.timeout, _give_up, (wished.timeout,))
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
             *given,
             cluster_detection_method=named,
-            initialization_timeout=wished.timeout,
+            initialization_timeout=wished.timeout + 60,
             heartbeat_timeout_seconds=wished.heartbeat,
         )
     except ValueError as error:
@@ -87,10 +94,19 @@ def start(wished) -> None:
         # Nothing in the environment speaks of other processes.
     except RuntimeError as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ProcessError(
-            f"the processes of the job did not meet within {wished.timeout} s "
-            f"({reason}); a process that is alone needs distributed.cluster = 'none'"
-        ) from None
+        raise ProcessError(f"the processes of the job cannot meet: {reason}") from None
+    finally:
+        alarm.cancel()
+
+
+def _give_up(seconds: int) -> None:
+    print(
+        f"error: the processes of the job did not meet within {seconds} s; a process "
+        "that is alone needs distributed.cluster = 'none'",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(ProcessError.exit_code)
 
 
 def is_first() -> bool:
