@@ -111,7 +111,7 @@ for ((i = 0; i < count; i++)); do
   prefixers+=($!)
   env "${places[@]}" "JAX_PROCESS_ID=$i" "${tied[@]}" "$@" \
     </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
-  running[$i]=$!
+  running[i]=$!
   exec {out}>&- {err}>&-
 done
 

@@ -72,6 +72,7 @@ fi
 child='' asked='' told='' signals=0
 
 # The first signal asks the command to end, a second one kills it.
+# shellcheck disable=SC2329  # Called by the traps.
 on_signal() {
   local signal=$1
   [[ $told ]] && signal=KILL
