@@ -137,7 +137,8 @@ collect() {
 
 while collect && ((${#running[@]})); do
   if [[ $failed_at ]]; then
-    waited=$((SECONDS - failed_at))
+    # Whole seconds: a difference of 1 may be no time at all.
+    waited=$((SECONDS - failed_at - 1))
     if ((stage == 0 && waited >= grace)); then
       pass_on TERM
       stage=1
