@@ -25,7 +25,11 @@ def start(script: str, *words: object, **environment: object) -> subprocess.Pope
 
 def finish(child: subprocess.Popen) -> tuple[int, str, str]:
     """Waits for the end; (exit code, stdout, stderr)."""
-    stdout, stderr = child.communicate(timeout=60)
+    try:
+        stdout, stderr = child.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        raise
     return child.returncode, stdout, stderr
 
 
