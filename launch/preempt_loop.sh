@@ -7,7 +7,7 @@
 #   --wait S      seconds before the first restart; each further one waits twice as
 #                 long, and of each wait a random half to all is taken (default 5)
 #   --cap S       longest wait (default 300)
-#   --steady S    a run that lasted so long starts the count and waits anew (default 600)
+#   --steady S    a run that lasted so long starts count and waits anew (default 600)
 #   --until FILE  only a run that has left FILE is done
 #   --fatal FILE  leaves the exit code in FILE when it is 2, 3, 4 or 5
 #

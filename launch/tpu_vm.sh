@@ -169,33 +169,48 @@ delete() {
   tpus queued-resources delete "${set[name]}" --force --quiet
 }
 
-# uv brings the Python that the images lack.
 install() {
-  local archive=build/sgmae_jax.tar.gz
+  local archive=build/sgmae_jax.tar.gz line
+  # uv brings the Python that the images lack.
+  line='set -e; tar xzf sgmae_jax.tar.gz; python3 -m pip install -q uv; '
+  line+='python3 -m uv venv -q --allow-existing --python 3.11 venv; '
+  line+='python3 -m uv pip install -q --python venv/bin/python "./sgmae_jax[tpu]"'
   perform mkdir -p build \
     && perform git archive --format=tar.gz --prefix=sgmae_jax/ -o "$archive" HEAD \
     && tpus tpu-vm scp "$archive" "${set[name]}:" --worker=all \
-    && remote all 'set -e; tar xzf sgmae_jax.tar.gz; python3 -m pip install -q uv; python3 -m uv venv -q --allow-existing --python 3.11 venv; python3 -m uv pip install -q --python venv/bin/python "./sgmae_jax[tpu]"'
+    && remote all "$line"
 }
 
+# The lines below are for the workers' shells: \$ is theirs.
 run() {
-  local mount loop bucket=${set[workdir]#gs://}
+  local bucket=${set[workdir]#gs://} mount loop line
   if [[ ${set[nfs]} ]]; then
     mount="sudo mount -t nfs $(quoted "${set[nfs]}") /mnt/runs"
   else
-    mount="sudo chown \"\$USER\" /mnt/runs && gcsfuse --implicit-dirs $(quoted "${bucket%%/*}") /mnt/runs"
+    mount="sudo chown \"\$USER\" /mnt/runs"
+    mount+=" && gcsfuse --implicit-dirs $(quoted "${bucket%%/*}") /mnt/runs"
   fi
   # A process that dies is started again by the loop of its worker; the other workers'
   # processes end with 6 and come back as well. The short cap keeps their waits for
   # each other below distributed.timeout.
-  loop="echo \$\$ >~/run.pid; launch/preempt_loop.sh --cap 60 --until $(quoted "$directory/report.html") -- ~/venv/bin/python -m sgmae_jax.main --config $(quoted "${set[config]}") --workdir $(quoted "$directory") ${set[extra]}; echo \$? >~/run.code"
-  remote all "set -e; if kill -0 \$(cat run.pid) 2>/dev/null; then echo at work already; exit; fi; test -x venv/bin/python; sudo mkdir -p /mnt/runs; mountpoint -q /mnt/runs || { $mount; }; rm -f run.code; cd sgmae_jax; nohup setsid bash -c $(quoted "$loop") >>~/run.log 2>&1 </dev/null &"
+  loop="echo \$\$ >~/run.pid; launch/preempt_loop.sh --cap 60"
+  loop+=" --until $(quoted "$directory/report.html")"
+  loop+=" -- ~/venv/bin/python -m sgmae_jax.main --config $(quoted "${set[config]}")"
+  loop+=" --workdir $(quoted "$directory") ${set[extra]}; echo \$? >~/run.code"
+
+  line="set -e; if { kill -0 \$(cat run.pid); } 2>/dev/null; then"
+  line+=" echo at work already; exit; fi; test -x venv/bin/python;"
+  line+=" sudo mkdir -p /mnt/runs; mountpoint -q /mnt/runs || { $mount; };"
+  line+=" rm -f run.code; cd sgmae_jax;"
+  line+=" nohup setsid bash -c $(quoted "$loop") >>~/run.log 2>&1 </dev/null &"
+  remote all "$line"
 }
 
 # Takes whatever there is to a slice with the project installed. $1: the state of the
 # slice in a dry run.
 prepare() {
-  while node_state "$1" && [[ $REPLY =~ ^(CREATING|STARTING|RESTARTING|REPAIRING)$ ]]; do
+  local coming='^(CREATING|STARTING|RESTARTING|REPAIRING)$'
+  while node_state "$1" && [[ $REPLY =~ $coming ]]; do
     sleep "${set[poll]}"
   done
   case $REPLY in
@@ -227,7 +242,7 @@ resume() {
 run_code() {
   local codes ask
   # shellcheck disable=SC2016  # The worker expands it.
-  ask='cat run.code 2>/dev/null || kill -0 $(cat run.pid) 2>/dev/null || echo 75'
+  ask='{ cat run.code || kill -0 $(cat run.pid) || echo 75; } 2>/dev/null'
   if [[ $dry ]]; then
     remote all "$ask"
     codes=0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -36,11 +35,6 @@ def finish(child: subprocess.Popen) -> tuple[int, str, str]:
 def run(script: str, *words: object, **environment: object) -> tuple[int, str, str]:
     """Runs a script to its end; (exit code, stdout, stderr)."""
     return finish(start(script, *words, **environment))
-
-
-def python(program: str) -> list[str]:
-    """The command of a stub program."""
-    return ["--", sys.executable, "-S", "-u", "-c", program]
 
 
 def bash(program: str, *words: object) -> list[str]:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.launch.scripts import LAUNCH
+from tests.launch.scripts import LAUNCH, eventually
 
 # Answers with the next line of a file of the test; the last line stays.
 GCLOUD = r"""#!/bin/bash
@@ -167,6 +167,42 @@ def test_what_the_workers_run_is_sound_bash(action, tpu):
     text = "#!/bin/bash\n" + remote(tpu(action, "--dry-run", *RUN)[1])
     checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_the_command_works_on_a_worker(tpu, tmp_path):
+    home = tmp_path / "home"
+    (home / "venv" / "bin").mkdir(parents=True)
+    (home / "sgmae_jax").mkdir()
+    (home / "sgmae_jax" / "launch").symlink_to(LAUNCH)
+    program = home / "venv" / "bin" / "python"
+    program.write_text("#!/bin/bash\necho working\nsleep 2\nexit 4\n")
+    program.chmod(0o755)
+    # The bucket is there already.
+    for name in ("sudo", "mountpoint"):
+        (tmp_path / name).write_text("#!/bin/bash\n")
+        (tmp_path / name).chmod(0o755)
+    command = remote(tpu("run", "--dry-run", *RUN)[1])
+    ask = shlex.split(tpu("status", "--dry-run")[1].splitlines()[-1])[-2]
+
+    def worker(text):
+        path = {"HOME": str(home), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-c", text.removeprefix("--command=")],
+            cwd=home,
+            env=os.environ | path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert worker(ask) == (0, "75\n", "")
+    assert worker(command) == (0, "", "")
+    assert eventually(lambda: worker(ask) == (0, "", ""), seconds=1.5)
+    assert worker(command) == (0, "at work already\n", "")
+    assert eventually((home / "run.code").exists)
+    assert eventually(lambda: worker(ask) == (0, "4\n", ""))
+    assert (home / "run.log").read_text() == "working\n"
 
 
 @pytest.mark.parametrize(
