@@ -175,7 +175,8 @@ def test_the_command_works_on_a_worker(tpu, tmp_path):
     (home / "sgmae_jax").mkdir()
     (home / "sgmae_jax" / "launch").symlink_to(LAUNCH)
     program = home / "venv" / "bin" / "python"
-    program.write_text("#!/bin/bash\necho working\nsleep 2\nexit 4\n")
+    wait = "for _ in {1..400}; do [[ -e ~/go ]] && break; sleep 0.05; done"
+    program.write_text(f"#!/bin/bash\necho working\n{wait}\nexit 4\n")
     program.chmod(0o755)
     # The bucket is there already.
     for name in ("sudo", "mountpoint"):
@@ -198,9 +199,9 @@ def test_the_command_works_on_a_worker(tpu, tmp_path):
 
     assert worker(ask) == (0, "75\n", "")
     assert worker(command) == (0, "", "")
-    assert eventually(lambda: worker(ask) == (0, "", ""), seconds=1.5)
+    assert eventually(lambda: worker(ask) == (0, "", ""))
     assert worker(command) == (0, "at work already\n", "")
-    assert eventually((home / "run.code").exists)
+    (home / "go").touch()
     assert eventually(lambda: worker(ask) == (0, "4\n", ""))
     assert (home / "run.log").read_text() == "working\n"
 
