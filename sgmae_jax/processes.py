@@ -64,6 +64,8 @@ def start(wished) -> None:
         _number(wished.process, "JAX_PROCESS_ID"),
     )
     named = None if wished.cluster == "auto" else wished.cluster
+    if None not in given:
+        named = "deactivate"  # JAX would still look for the rest in the environment
     if named is None and any(one is not None for one in given) and None in given:
         raise Disagreement(
             "config.distributed: coordinator, processes and process (or "
@@ -84,13 +86,13 @@ def start(wished) -> None:
             heartbeat_timeout_seconds=wished.heartbeat,
         )
     except ValueError as error:
+        if None not in given:
+            raise Disagreement(f"config.distributed: {error}") from None
         if named is not None:
             raise Disagreement(
                 f"config.distributed.cluster = {named!r}: must be where this runs; "
                 f"{error}"
             ) from None
-        if None not in given:
-            raise Disagreement(f"config.distributed: {error}") from None
         # Nothing in the environment speaks of other processes.
     except RuntimeError as error:
         reason = (str(error).splitlines() or [""])[0]

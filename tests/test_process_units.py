@@ -44,7 +44,9 @@ def test_the_config_comes_before_the_environment(joined, monkeypatch):
     processes.start(wished())
     processes.start(wished(coordinator="there:2", processes=2, process=0))
     assert [args for args, _ in joined] == [("here:1", 4, 3), ("there:2", 2, 0)]
-    assert joined[0][1]["heartbeat_timeout_seconds"] == 10
+    named = joined[0][1]
+    assert named["heartbeat_timeout_seconds"] == 10
+    assert named["cluster_detection_method"] == "deactivate"
 
 
 def test_none_asks_for_nobody(joined, monkeypatch):

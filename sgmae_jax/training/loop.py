@@ -6,6 +6,7 @@ import contextlib
 import functools
 import pathlib
 import signal
+import time
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ from sgmae_jax.training.workdir import public_config, write_json
 from sgmae_jax.training.writers import MetricWriter, NoWriter
 
 SCHEMA_VERSION = 1
+_REPEATED_SECONDS = 5.0
 _AHEAD = 2  # steps dispatched before the host waits for the device
 
 
@@ -368,7 +370,9 @@ def _say_header(
 class _StopSignal:
     """Turns SIGTERM and the first Ctrl-C into a wish to stop after this step.
 
-    Of several processes all stop after the same step, whichever got the signal.
+    A second signal ends at once, but not in the first seconds: when a machine goes down
+    both the program and the script that started it are told, and the script passes it
+    on. Of several processes all stop after the same step, whichever got the signal.
 
     Attributes:
         now: whether to stop.
@@ -377,6 +381,7 @@ class _StopSignal:
     def __init__(self) -> None:
         self.now = False
         self._wish = False
+        self._told = 0.0
         self._previous: dict[int, Any] = {}
         self._vote = Vote(late=_AHEAD) if jax.process_count() > 1 else None
 
@@ -398,5 +403,8 @@ class _StopSignal:
 
     def _handle(self, number: int, frame: object) -> None:
         del frame
-        self._wish = True
-        signal.signal(number, self._previous[number])  # a second one ends at once
+        if not self._wish:
+            self._wish, self._told = True, time.monotonic()
+        elif time.monotonic() - self._told > _REPEATED_SECONDS:
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)

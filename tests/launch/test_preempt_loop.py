@@ -100,7 +100,9 @@ def test_after_a_signal_a_crash_is_not_restarted(tmp_path):
 
 
 def test_a_second_signal_kills(tmp_path):
-    stubborn = 'trap "echo x >$1/told" TERM; echo $$ >"$1/pid"; while :; do :; done'
+    stubborn = (
+        'trap "echo x >$1/told" TERM; echo $$ >"$1/pid"; while :; do sleep 0.05; done'
+    )
     child = start(SCRIPT, *bash(stubborn, tmp_path))
     assert eventually(lambda: numbers(tmp_path))
     child.terminate()
