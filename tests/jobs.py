@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from tests.tiny import environment
 
+LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
+
 
 def start(
     processes: int,
@@ -25,7 +27,7 @@ def start(
     """Starts the processes of a job, each with so many devices.
 
     Args:
-        processes: how many; one is started as if it were alone.
+        processes: how many, at least two.
         devices: CPU devices of each.
         words: of the command line.
         module: what is run.
@@ -47,8 +49,7 @@ def start(
             subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, words), *more],
                 env=environment(devices)
-                | (given if processes > 1 else {})
-                # A folder of compiled programs is for one process.
+                | given
                 | {"JAX_COMPILATION_CACHE_DIR": _cache(index)}
                 | variables,
                 stdout=subprocess.PIPE,
@@ -75,13 +76,34 @@ def finish(job: Sequence[subprocess.Popen], seconds: float = 300) -> list[tuple]
                 one.wait()
 
 
-def run(*arguments, **options) -> list[str]:
-    """Starts a job and expects that all of it ends well; the outputs."""
-    found = finish(start(*arguments, **options))
-    assert all(code == 0 for code, _ in found), found
-    return [output for _, output in found]
+def run(
+    processes: int,
+    devices: int,
+    words: Sequence[object],
+    *,
+    module: str = "sgmae_jax.main",
+    **variables: str,
+) -> str:
+    """Runs a job by launch/local_multiprocess.sh, to a good end; its output."""
+    apart = 'export JAX_COMPILATION_CACHE_DIR=$0$JAX_PROCESS_ID; exec "$@"'
+    done = subprocess.run(
+        [
+            *(LAUNCH / "local_multiprocess.sh", str(processes)),
+            *("--devices", str(devices), "--"),
+            *("bash", "-c", apart, _cache("")),
+            *(sys.executable, "-m", module, *map(str, words)),
+        ],
+        env=environment() | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-def _cache(index: int) -> str:
+def _cache(index: object) -> str:
+    """A folder of compiled programs is for one process."""
     mine = pathlib.Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", ".pytest_cache"))
     return str(mine.with_name(f"{mine.name}_{index}"))

@@ -65,8 +65,8 @@ def test_survivors_of_a_kill_end_and_the_next_job_goes_on(victim, tmp_path):
     stopped = max(tiny.losses(torn))
     assert f"stopped by a signal; step {stopped} is saved" in found[0][1]
     assert (torn / "checkpoints" / str(stopped)).is_dir() and stopped < STEPS
-    outputs = jobs.run(2, 1, words(torn), **QUICK)
-    assert f"resuming at step {stopped}" in outputs[0]
+    output = jobs.run(2, 1, words(torn), **QUICK)
+    assert f"resuming at step {stopped}" in output
     assert tiny.losses(torn) == tiny.losses(tmp_path / "whole")
     scores = [tmp_path / run / "scores.json" for run in ("whole", "torn")]
     assert scores[0].read_text() == scores[1].read_text()
