@@ -85,6 +85,24 @@ def make_step(
     return step_fn
 
 
+def jitted_step(
+    method: Method, shardings: TrainState, *, accumulate: int = 1
+) -> Callable[[TrainState, Batches, Hashable], tuple[TrainState, Metrics]]:
+    """`make_step` as training runs it: the old state is given up, the new one placed.
+
+    Args:
+        method: what to train.
+        shardings: of the state, as `state_shardings` makes them.
+        accumulate: see `make_step`.
+    """
+    return jax.jit(
+        make_step(method, accumulate=accumulate),
+        static_argnums=2,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+    )
+
+
 def _every(every: int, move: Callable, step, params, opt):
     """Runs `move` on steps divisible by `every`; on others metrics are NaN."""
     if every == 1:
