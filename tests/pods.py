@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 
 from sgmae_jax import domains, methods
 from sgmae_jax.config import assign, flatten, load_config, shipped
@@ -52,11 +52,11 @@ class Lowering:
 
     Args:
         case: which.
-        mesh: see `pod`.
+        mesh: see `pod`; or of devices that are there.
         folder: where a table can be written.
     """
 
-    def __init__(self, case: Case, mesh: AbstractMesh, folder):
+    def __init__(self, case: Case, mesh: Mesh | AbstractMesh, folder):
         config = shipped(case.name, case.method)
         for field, value in case.changes:
             assign(config, field, value)
@@ -93,7 +93,7 @@ class Lowering:
         return found
 
     def programs(self) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-        """(name, jitted function, arguments) of all that a run has compiled to train."""
+        """(name, jitted function, arguments) of all that training compiles."""
         method, state = self.method, self.state
         step = jitted_step(method, self.shardings, accumulate=self.accumulate)
         phases = self.phases()
@@ -163,7 +163,7 @@ def lower(function, arguments: tuple[Any, ...], platforms: tuple[str, ...]) -> L
     assert not hosted, f"needs the host: {hosted}"
     exported = jax.export.export(function, platforms=platforms)(*arguments)
     text = exported.mlir_module()
-    calls = frozenset(re.findall(r"custom_call @([\w.$]+)", text))
+    calls = calls_in(text)
     wrong = sorted(name for name in calls if _HOST.search(name) or _OF_CPU.search(name))
     wrong += re.findall(r"stablehlo\.(?:infeed|outfeed|send|recv)\b", text)
     assert not wrong, f"no accelerator has {wrong}"
@@ -178,6 +178,11 @@ def lower(function, arguments: tuple[Any, ...], platforms: tuple[str, ...]) -> L
         len(re.findall(r"tf\.aliasing_output|jax\.buffer_donor", head)),
         re.findall(r"sdy\.sharding<@mesh, (.*?)>", tail),
     )
+
+
+def calls_in(text: str) -> frozenset[str]:
+    """Names of the custom calls in a lowered module."""
+    return frozenset(re.findall(r"custom_call @([\w.$]+)", text))
 
 
 def _host_primitives(jaxpr) -> Iterator[str]:

@@ -8,12 +8,16 @@ own compiler, its memory and its speed it does not see.
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from sgmae_jax.methods import METHODS
 from sgmae_jax.methods.mlo_mae import PRESETS
+from sgmae_jax.models.attention import library_attention
+from sgmae_jax.models.layers import matmul_attention
 from tests.pods import (
     Case,
     Lowering,
+    calls_in,
     leaves_over_fsdp,
     lower,
     pod,
@@ -152,12 +156,49 @@ def test_lowers_with_attention_of_cudnn(tmp_path, monkeypatch):
         "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000
     )
     case = _with("mae", model__attention="cudnn", model__dtype="bfloat16")
-    lowering = Lowering(case, pod(32, 8), tmp_path)
-    (_, step, arguments), *_ = lowering.programs()
-    found = lower(step, arguments, ("cuda",))
-    calls = {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"}
-    assert calls <= found.calls
-    _check(lowering, ("cuda",))
+    # Its partitioning rules are called by the compiler: the devices must be real, and
+    # on more than one it cannot be exported, only lowered.
+    found = {}
+    for devices in (1, 8):
+        mesh = jax.make_mesh(
+            (devices, 1),
+            ("data", "fsdp"),
+            (AxisType.Auto,) * 2,
+            devices=jax.devices()[:devices],
+        )
+        (_, step, arguments), *_ = Lowering(case, mesh, tmp_path).programs()
+        lowered = step.trace(*arguments).lower(lowering_platforms=("cuda",))
+        found[devices] = calls_in(lowered.as_text())
+    assert found[1] == {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"}
+    assert found[8] == {"CustomSPMDPartitioning"}
+
+
+def test_tokens_added_for_cudnn_change_nothing(monkeypatch):
+    # 197 tokens are odd. The library's other kernel takes the same arguments.
+    library = jax.nn.dot_product_attention
+
+    def stand_in(query, *rest, implementation, **given):
+        assert implementation == "cudnn" and query.shape[1] % 2 == 0
+        return library(query, *rest, implementation="xla", **given)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    qkv = jax.random.normal(jax.random.key(0), (2, 7, 3, 2, 8))
+
+    def total(attend, qkv):
+        out = attend(qkv)
+        return (out * jax.numpy.arange(out.size).reshape(out.shape)).sum()
+
+    ours = jax.value_and_grad(lambda x: total(_cudnn, x))(qkv)
+    theirs = jax.value_and_grad(lambda x: total(_matmul, x))(qkv)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), ours, theirs)
+
+
+def _cudnn(qkv):
+    return library_attention(qkv, None, "cudnn")
+
+
+def _matmul(qkv):
+    return matmul_attention(qkv, None)[0]
 
 
 @pytest.mark.parametrize(
