@@ -7,6 +7,7 @@ times.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from typing import NamedTuple
@@ -27,9 +28,11 @@ _CALLED = re.compile(
     r"(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)"
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_OPERATION = re.compile(
-    rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\((.*?)\)(?:, |$)(.*)"
+_DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\S+) ")
+_DOT = re.compile(
+    r"= (\S+) dot\((?:\S+ )?%?([\w.\-]+), .*?lhs_contracting_dims=\{([\d,]+)\}"
 )
+_OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\((.*?)\)(?:, |$)(.*)")
 
 
 class Collective(NamedTuple):
@@ -39,8 +42,7 @@ class Collective(NamedTuple):
         kind: one of `KINDS`.
         group: devices that take part together.
         times: how often a step makes it.
-        operand: bytes a device gives, each time.
-        result: bytes a device gets, each time.
+        result: bytes a device has afterwards, each time.
         dtype: of the first array.
         where: the operation's name in the model, as far as the compiler kept it.
     """
@@ -48,7 +50,6 @@ class Collective(NamedTuple):
     kind: str
     group: int
     times: int
-    operand: int
     result: int
     dtype: str
     where: str
@@ -56,15 +57,15 @@ class Collective(NamedTuple):
     @property
     def wire(self) -> float:
         """Bytes a device sends in a step, by the usual ring."""
-        n = self.group
-        share = (n - 1) / n
-        if self.kind == "all-reduce":
-            return self.times * 2 * share * self.operand
-        if self.kind == "all-gather":
-            return self.times * share * self.result
-        if self.kind == "collective-permute":
-            return self.times * self.operand
-        return self.times * share * self.operand
+        share = (self.group - 1) / self.group
+        parts = {
+            "all-reduce": 2 * share,
+            "all-gather": share,
+            "reduce-scatter": self.group - 1,  # of what is left of the whole
+            "all-to-all": share,
+            "collective-permute": 1,
+        }
+        return self.times * parts[self.kind] * self.result
 
 
 def collectives(text: str) -> list[Collective]:
@@ -76,16 +77,8 @@ def collectives(text: str) -> list[Collective]:
     Raises:
         ValueError: a loop with a collective in it does not say how often it turns.
     """
-    bodies, entry = _computations(re.sub(r"/\*.*?\*/", "", text))
+    bodies, entry = _computations(text)
     times = _times(bodies, entry)
-    shapes = {
-        line.split(" = ", 1)[0].strip().removeprefix("ROOT ").strip("%"): line.split(
-            " = ", 1
-        )[1]
-        for lines in bodies.values()
-        for line in lines
-        if " = " in line
-    }
     found = []
     for name, lines in bodies.items():
         for line in lines:
@@ -94,14 +87,8 @@ def collectives(text: str) -> list[Collective]:
                 continue
             if times[name] is None:
                 raise ValueError(f"in a loop of unknown length: {line.strip()[:120]}")
-            result, kind, operands, rest = match.groups()
-            given = sum(
-                _size(_type_of(shapes.get(one.strip().split(" ")[-1].strip("%"), "")))
-                for one in _split(operands)
-            )
+            result, kind, _, rest = match.groups()
             got = _size(result)
-            if kind == "all-gather" and not given:
-                given = got // _group(rest)
             where = re.search(r'op_name="([^"]*)"', rest)
             dtype = _SHAPE.search(result)
             found.append(
@@ -109,7 +96,6 @@ def collectives(text: str) -> list[Collective]:
                     kind,
                     _group(rest),
                     times[name] or 0,
-                    given or got,
                     got,
                     dtype.group(1) if dtype else "",
                     where.group(1) if where else "",
@@ -118,13 +104,38 @@ def collectives(text: str) -> list[Collective]:
     return [one for one in found if one.times and one.group > 1]
 
 
-def _type_of(definition: str) -> str:
-    """The type in front of an operation: `f32[2]{0} add(…)`, or a tuple of them."""
-    return re.split(r" [a-z][\w\-]*\(", definition, maxsplit=1)[0]
+def dot_flops(text: str) -> float:
+    """FLOPs of all matrix products of a step, two a multiply-add, loops counted out.
+
+    The compiler's own `cost_analysis` counts the body of a loop once.
+
+    Raises:
+        ValueError: a loop with a product in it does not say how often it turns.
+    """
+    bodies, entry = _computations(text)
+    times = _times(bodies, entry)
+    total = 0.0
+    for name, lines in bodies.items():
+        shapes = {one[1]: one[2] for one in map(_DEFINED.match, lines) if one}
+        for line in lines:
+            match = _DOT.search(line)
+            if not match:
+                continue
+            often = times[name]
+            if often is None:
+                raise ValueError(f"in a loop of unknown length: {line.strip()[:120]}")
+            result, left, axes = match.groups()
+            dims = _dims(shapes[left])
+            inner = math.prod(dims[int(axis)] for axis in axes.split(","))
+            total += 2.0 * often * math.prod(_dims(result)) * inner
+    return total
 
 
-def _split(operands: str) -> list[str]:
-    return [one for one in re.split(r",\s*(?![^\[{(]*[\]})])", operands) if one]
+def _dims(type_text: str) -> list[int]:
+    found = _SHAPE.search(type_text)
+    return (
+        [int(one) for one in filter(None, found.group(2).split(","))] if found else []
+    )
 
 
 def _size(type_text: str) -> int:
@@ -161,7 +172,8 @@ def _group(rest: str) -> int:
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     bodies: dict[str, list[str]] = {}
     name = entry = ""
-    for line in text.splitlines():
+    # Long tuples have comments in them that number their parts.
+    for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
         head = _HEAD.match(line)
         if head:
             name = head.group(2)

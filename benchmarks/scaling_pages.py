@@ -1,0 +1,356 @@
+"""The tables and plots of docs/scaling.md, from what benchmarks.scaling has found."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.scaling_chips import CHIPS, DISKS, JPEG, USABLE, UTILISATION
+from benchmarks.scaling_point import SHAPES
+
+Found = Mapping[str, Any]
+NAMES = {size: f"ViT-{size[-1].upper()}/{SHAPES[size].patch}" for size in SHAPES}
+NAMES["vit_g"] = "ViT-g/14"
+MODES = {"data": "data", "gathered": "fsdp, weights gathered", "fsdp": "fsdp as it is"}
+_FSDP = 8
+
+
+class Need:
+    """Memory of a device as a straight line over its batch, from two compilations.
+
+    Args:
+        found: everything that was measured.
+        size: a name in `SHAPES`.
+        mode: see `benchmarks.scaling_point.MODES`.
+        remat: see `model.remat`.
+    """
+
+    def __init__(self, found: Found, size: str, mode: str, remat: str):
+        few, many = (found[f"{size} 8 {mode} {remat} {n}"] for n in (16, 64))
+        total = [one["argument"] + one["temp"] for one in (few, many)]
+        self.image = (total[1] - total[0]) / 48
+        self.fixed = total[0] - 16 * self.image
+
+    def of(self, batch: float) -> float:
+        """Bytes at so many images a device."""
+        return self.fixed + batch * self.image
+
+    def largest(self, memory: float) -> int:
+        """Most images a device, 0 where the state alone does not fit."""
+        return max(int((USABLE * memory - self.fixed) / self.image), 0)
+
+
+def wire_formula(found: Mapping[str, Any], mode: str, devices: int) -> float:
+    """Bytes a device should send in a step, all in float32.
+
+    Args:
+        found: a point.
+        mode: "data": gradients are summed over all devices. "gathered": every weight
+            is gathered forward and backward over `fsdp`, and gradients are summed.
+        devices: how many there are.
+    """
+    size = 4 * found["parameters"]
+    summed = 2 * (devices - 1) / devices * size
+    gathers = 0.0 if mode == "data" else 2 * (_FSDP - 1) / _FSDP * size
+    return summed + gathers
+
+
+def scattered_formula(found: Mapping[str, Any], devices: int) -> float:
+    """The same of "gathered", where each device keeps its share of the sums alone."""
+    size, others = 4 * found["parameters"], devices // _FSDP
+    share = (_FSDP - 1) / _FSDP
+    return 3 * share * size + 2 * (others - 1) / others * size / _FSDP
+
+
+def needs(found: Found) -> str:
+    """What a step needs of a device, without division of the state."""
+    rows = []
+    for size, name in NAMES.items():
+        one = found[f"{size} 8 data dots 64"]
+        full = found[f"{size} 8 data full 64"]
+        count = one["parameters"]
+        dots_need = Need(found, size, "data", "dots")
+        rows.append(
+            (
+                name,
+                f"{count / 1e6:.0f}",
+                f"{one['flops_formula'] / 64 / 1e9:.1f}",
+                _ratio(one["flops_dots"], one["flops_formula"]),
+                _ratio(full["flops_dots"], full["flops_formula"]),
+                f"{12 * count / 1e9:.2f}",
+                f"{4 * count / 1e9:.2f}",
+                f"{dots_need.fixed / 1e9:.2f}",
+                f"{dots_need.image / 1e6:.0f}",
+                f"{Need(found, size, 'data', 'full').image / 1e6:.0f}",
+            )
+        )
+    return _table(
+        (
+            "encoder",
+            "parameters, M",
+            "GFLOP an image, formula",
+            "products counted / formula, dots",
+            "the same, full",
+            "state, GB",
+            "gradients, GB",
+            "measured without a batch, GB",
+            "MB an image, dots",
+            "MB an image, full",
+        ),
+        rows,
+    )
+
+
+def fits(found: Found) -> str:
+    """The largest batch a chip, by memory."""
+    rows = []
+    for size, name in NAMES.items():
+        for mode in ("data", "gathered"):
+            both = [Need(found, size, mode, remat) for remat in ("dots", "full")]
+            cells = [
+                " / ".join(str(need.largest(chip.memory)) for need in both)
+                for chip in CHIPS
+            ]
+            rows.append((name, "data" if mode == "data" else f"fsdp = {_FSDP}", *cells))
+    heads = [f"{chip.name}, {chip.memory / 1e9:.0f} GB" for chip in CHIPS]
+    return _table(("encoder", "state", *heads), rows)
+
+
+def traffic(found: Found) -> str:
+    """What a device sends in a step, counted and by formula."""
+    rows = []
+    wished = [("vit_b", n, mode) for n in (8, 64, 512) for mode in MODES]
+    wished += [(size, 8, mode) for size in list(NAMES)[1:] for mode in MODES]
+    for size, devices, mode in wished:
+        one = found.get(f"{size} {devices} {mode} dots 64", {"failed": "not compiled"})
+        mesh = f"{devices} x 1" if mode == "data" else f"{devices // _FSDP} x {_FSDP}"
+        head = (NAMES[size], mesh, MODES[mode])
+        if "failed" in one:
+            rows.append((*head, *["–"] * 6, one["failed"]))
+            continue
+        wire, total = one["wire"], sum(one["wire"].values())
+        kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+        cells = [f"{wire.get(kind, 0) / 1e9:.2f}" for kind in kinds]
+        formula = "–"
+        if mode != "fsdp":
+            expected = wire_formula(one, mode, devices)
+            formula = f"{expected / 1e9:.2f} ({total / expected:.3f})"
+        rows.append(
+            (*head, *cells, f"{total / 1e9:.2f}", formula, one["compile_seconds"])
+        )
+    return _table(
+        (
+            "encoder",
+            "mesh",
+            "state",
+            "all-reduce",
+            "all-gather",
+            "reduce-scatter",
+            "all-to-all",
+            "all, GB",
+            "formula (ratio)",
+            "compiled in, s",
+        ),
+        rows,
+    )
+
+
+def balance(found: Found) -> str:
+    """From which batch a chip computes longer than it sends."""
+    rows = []
+    for chip in CHIPS:
+        for what, speed in (("links", chip.link), ("network", chip.network)):
+            if speed is None:
+                continue
+            cells = []
+            for size in NAMES:
+                one = found[f"{size} 8 data dots 64"]
+                image = one["flops_formula"] / 64 / (UTILISATION * chip.peak)
+                data = wire_formula(one, "data", 512) / speed
+                parted = scattered_formula(one, 512) / speed
+                cells.append(f"{data / image:.0f} / {parted / image:.0f}")
+            rows.append((chip.name, what, f"{speed / 1e9:.0f}", *cells))
+    return _table(("chip", "over", "GB/s", *NAMES.values()), rows)
+
+
+def given(found: Found) -> str:
+    """The chips' figures, with their sources."""
+    del found
+    rows = [
+        (
+            chip.name,
+            f"{chip.memory / 1e9:.0f}",
+            f"{chip.peak / 1e12:.0f}",
+            f"{chip.link / 1e9:.0f}",
+            "–" if chip.network is None else f"{chip.network / 1e9:.0f}",
+            chip.host,
+            chip.source,
+        )
+        for chip in CHIPS
+    ]
+    return _table(
+        (
+            "chip (given)",
+            "memory, GB",
+            "bf16 TFLOP/s",
+            "links one way, GB/s",
+            "network a chip, GB/s",
+            "chips a host",
+            "source",
+        ),
+        rows,
+    )
+
+
+def feeding(found: Found) -> str:
+    """What a host must read and decode."""
+    rate = _median(found["decode"]["rates"])
+    rows = []
+    for chip in CHIPS:
+        cells = []
+        for size in NAMES:
+            one = found[f"{size} 8 data dots 64"]
+            images = chip.host * UTILISATION * chip.peak / (one["flops_formula"] / 64)
+            cells.append(
+                f"{images:,.0f} · {images * JPEG / 1e6:,.0f} · {images / rate:.0f}"
+            )
+        rows.append((chip.name, chip.host, *cells))
+    return _table(("chip", "chips a host", *NAMES.values()), rows)
+
+
+def checkpoints(found: Found) -> str:
+    """Sizes of checkpoints, and how long a host writes them."""
+    rows = []
+    for size, name in NAMES.items():
+        count = found[f"{size} 8 data dots 64"]["parameters"]
+        whole = 12 * count
+        cells = [f"{whole / disk:.1f}" for disk in DISKS]
+        rows.append((name, f"{whole / 1e9:.2f}", f"{4 * count / 1e9:.2f}", *cells))
+    heads = [f"s at {disk / 1e9:g} GB/s (given)" for disk in DISKS]
+    return _table(("encoder", "GB", "with an EMA, more", *heads), rows)
+
+
+TABLES: Mapping[str, Callable[[Found], str]] = {
+    "needs": needs,
+    "fits": fits,
+    "traffic": traffic,
+    "balance": balance,
+    "given": given,
+    "feeding": feeding,
+    "checkpoints": checkpoints,
+}
+
+
+def write(found: Found, folder: pathlib.Path) -> None:
+    """Puts the tables between their marks in FOLDER/scaling.md, and draws the plots.
+
+    A table whose numbers are not all there yet stays as it is.
+    """
+    page = folder / "scaling.md"
+    text = page.read_text()
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        try:
+            made = make(found)
+        except KeyError as missing:
+            print(f"{name}: {missing} is not there yet")
+            continue
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        block = f"{begin}\n{made}\n{end}"
+        text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
+    page.write_text(text)
+    draw_memory(found, folder / "images" / "scaling_memory.png")
+    draw_traffic(found, folder / "images" / "scaling_traffic.png")
+
+
+def draw_memory(found: Found, path: pathlib.Path) -> None:
+    """Memory of a device over its batch, one panel a way to keep the state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    batches = [2**n for n in range(11)]
+    for axes, (mode, title) in zip(
+        panels,
+        (("data", "whole state on each device"), ("gathered", f"state over {_FSDP}")),
+        strict=True,
+    ):
+        for index, (size, name) in enumerate(NAMES.items()):
+            for remat, style in (("dots", "-"), ("full", "--")):
+                need = Need(found, size, mode, remat)
+                axes.plot(
+                    batches,
+                    [need.of(batch) / 1e9 for batch in batches],
+                    style,
+                    color=f"C{index}",
+                    label=name if remat == "dots" else None,
+                )
+        for chip in CHIPS:
+            level = chip.memory / 1e9
+            axes.axhline(level, color="0.75", linewidth=0.8, zorder=0)
+            axes.text(1, level * 1.03, chip.name, fontsize=7, color="0.4")
+        axes.set(xscale="log", yscale="log", xlabel="images a device", title=title)
+        axes.set_ylim(0.8, 400)
+        axes.set_xticks(batches[::2], [str(batch) for batch in batches[::2]])
+    panels[0].set_ylabel("GB a device")
+    panels[1].legend(fontsize=8, title="lines: dots, dashed: full", title_fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def draw_traffic(found: Found, path: pathlib.Path) -> None:
+    """What a device sends in a step of 64 images, by kind."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=(3, 4))
+    b_alone = [("vit_b", n) for n in (8, 64, 512)]
+    for axes, (title, wished) in zip(
+        panels,
+        (
+            ("ViT-B/16 on 8, 64 and 512", b_alone),
+            ("on 8 devices", [(size, 8) for size in NAMES]),
+        ),
+        strict=True,
+    ):
+        ticks = []
+        for place, (size, devices) in enumerate(wished):
+            ticks.append(NAMES[size] if axes is panels[1] else str(devices))
+            for offset, mode in enumerate(MODES):
+                one = found.get(f"{size} {devices} {mode} dots 64", {})
+                total = sum(one.get("wire", {}).values()) / 1e9
+                axes.bar(
+                    place + 0.27 * (offset - 1),
+                    total,
+                    0.25,
+                    color=f"C{offset}",
+                    label=MODES[mode] if place == 0 else None,
+                )
+                axes.text(
+                    place + 0.27 * (offset - 1),
+                    total,
+                    f"{total:.1f}",
+                    ha="center",
+                    va="bottom",
+                    fontsize=7,
+                )
+        axes.set_xticks(range(len(wished)), ticks)
+        axes.set_title(title)
+        axes.margins(y=0.12)
+    panels[0].set_ylabel("GB sent a device and step")
+    panels[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _ratio(one: float, other: float) -> str:
+    return f"{one / other:.3f}"
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _table(heads: tuple[object, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
