@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.scaling_chips import CHIPS, DISKS, JPEG, USABLE, UTILISATION
@@ -18,7 +18,10 @@ _FSDP = 8
 
 
 class Need:
-    """Memory of a device as a straight line over its batch, from two compilations.
+    """Memory of a device as a straight line over its batch.
+
+    What an image needs is the difference of two batches with a whole state. It is the
+    same where the state is divided: images are divided alike.
 
     Args:
         found: everything that was measured.
@@ -28,10 +31,9 @@ class Need:
     """
 
     def __init__(self, found: Found, size: str, mode: str, remat: str):
-        few, many = (found[f"{size} 8 {mode} {remat} {n}"] for n in (16, 64))
-        total = [one["argument"] + one["temp"] for one in (few, many)]
-        self.image = (total[1] - total[0]) / 48
-        self.fixed = total[0] - 16 * self.image
+        few, many = (found[f"{size} 8 data {remat} {n}"] for n in (16, 64))
+        self.image = (_whole(many) - _whole(few)) / 48
+        self.fixed = _whole(found[f"{size} 8 {mode} {remat} 64"]) - 64 * self.image
 
     def of(self, batch: float) -> float:
         """Bytes at so many images a device."""
@@ -40,6 +42,11 @@ class Need:
     def largest(self, memory: float) -> int:
         """Most images a device, 0 where the state alone does not fit."""
         return max(int((USABLE * memory - self.fixed) / self.image), 0)
+
+
+def _whole(point: Mapping[str, float]) -> float:
+    """What is there beside each other; results lie where arguments were."""
+    return point["argument"] + point["temp"]
 
 
 def wire_formula(found: Mapping[str, Any], mode: str, devices: int) -> float:
@@ -100,6 +107,51 @@ def needs(found: Found) -> str:
             "MB an image, full",
         ),
         rows,
+    )
+
+
+def devices(found: Found) -> str:
+    """What a device of many holds and computes, for ViT-B and 64 images each."""
+    rows = []
+    for count in (1, 8, 64, 512):
+        for mode in MODES:
+            one = found.get(f"vit_b {count} {mode} dots 64", {})
+            if "wire" not in one:
+                continue
+            rows.append(
+                (
+                    count,
+                    MODES[mode],
+                    f"{one['state'] / 1e9:.2f}",
+                    f"{one['temp'] / 1e9:.2f}",
+                    f"{(one['argument'] + one['temp']) / 1e9:.2f}",
+                    _ratio(one["flops_dots"], one["flops_formula"]),
+                )
+            )
+    return _table(
+        (
+            "devices",
+            "state",
+            "state, GB",
+            "temporary, GB",
+            "all, GB",
+            "products counted / formula",
+        ),
+        rows,
+    )
+
+
+def counted(found: Found) -> str:
+    """What the compiler's own count says, with loops and without."""
+    loops = found["vit_b 8 data dots 16"]
+    flat = found["vit_b 8 data dots 16 unrolled"]
+    formula = loops["flops_formula"]
+    return (
+        "`cost_analysis` of the compiler counts the body of a loop once: "
+        f"{loops['flops_compiler'] / formula:.2f} of the formula for ViT-B. With the "
+        f"layers written out it counts {flat['flops_compiler'] / formula:.3f} (norms, "
+        f"softmax and AdamW included), and {flat['bytes_compiler'] / 1e9:.0f} GB read "
+        "and written for 16 images a device."
     )
 
 
@@ -232,14 +284,41 @@ def checkpoints(found: Found) -> str:
     return _table(("encoder", "GB", "with an EMA, more", *heads), rows)
 
 
+def written(found: Found) -> str:
+    """A checkpoint that was written here."""
+    one = found["disk"]
+    return (
+        f"Measured on the disk here, ViT-B: `save()` of {one['state'] / 1e9:.2f} GB "
+        f"returns in {one['returned_seconds']:.2f} s, is on the disk after "
+        f"{one['saved_seconds']:.1f} s, digest included "
+        f"({one['state'] / one['saved_seconds'] / 1e9:.2f} GB/s), and comes back "
+        f"verified in {one['restored_seconds']:.1f} s."
+    )
+
+
+def decoded(found: Found) -> str:
+    """The rate of one thread here."""
+    one = found["decode"]
+    rates = one["rates"]
+    return (
+        f"One thread here makes {_median(rates):.0f} random crops of 224 pixels a "
+        f"second ({rates[0]:.0f} to {rates[-1]:.0f} in {len(rates)} rounds) of "
+        f"generated JPEGs of 500x375 pixels and {one['bytes'] / 1e3:.0f} kB."
+    )
+
+
 TABLES: Mapping[str, Callable[[Found], str]] = {
     "needs": needs,
+    "counted": counted,
+    "devices": devices,
     "fits": fits,
     "traffic": traffic,
     "balance": balance,
     "given": given,
     "feeding": feeding,
     "checkpoints": checkpoints,
+    "written": written,
+    "decoded": decoded,
 }
 
 
@@ -261,8 +340,12 @@ def write(found: Found, folder: pathlib.Path) -> None:
         block = f"{begin}\n{made}\n{end}"
         text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
     page.write_text(text)
-    draw_memory(found, folder / "images" / "scaling_memory.png")
-    draw_traffic(found, folder / "images" / "scaling_traffic.png")
+    for draw in (draw_memory, draw_traffic):
+        name = draw.__name__.removeprefix("draw_")
+        try:
+            draw(found, folder / "images" / f"scaling_{name}.png")
+        except KeyError as missing:
+            print(f"plot of {name}: {missing} is not there yet")
 
 
 def draw_memory(found: Found, path: pathlib.Path) -> None:
@@ -351,6 +434,6 @@ def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _table(heads: tuple[object, ...], rows: list[tuple[object, ...]]) -> str:
+def _table(heads: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

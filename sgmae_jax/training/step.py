@@ -87,7 +87,7 @@ def make_step(
 
 def jitted_step(
     method: Method, shardings: TrainState, *, accumulate: int = 1
-) -> Callable[[TrainState, Batches, Hashable], tuple[TrainState, Metrics]]:
+) -> jax.stages.Wrapped:
     """`make_step` as training runs it: the old state is given up, the new one placed.
 
     Args:
