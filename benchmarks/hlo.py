@@ -152,8 +152,11 @@ def _group(rest: str) -> int:
     """Devices a group, in any of the three ways they are written.
 
     `mesh['a'=64,'b'=8] {'b'}`, `[64,8]<=[512]` or `{{0,1},{2,3}}`.
+
+    Raises:
+        ValueError: it is written in another.
     """
-    named = re.search(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}", rest)
+    named = re.search(r"replica_groups=mesh\[(.*?)\][^{]*\{(.*?)\}", rest)
     if named:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named.group(1)))
         devices = 1
@@ -166,7 +169,9 @@ def _group(rest: str) -> int:
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:
         return len(listed.group(1).split(","))
-    return 2 if "source_target_pairs" in rest else 1
+    if "source_target_pairs" in rest:
+        return 2
+    raise ValueError(f"no groups of devices can be read in: {rest[:120]}")
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

@@ -31,9 +31,14 @@ class Need:
     """
 
     def __init__(self, found: Found, size: str, mode: str, remat: str):
-        few, many = (found[f"{size} 8 data {remat} {n}"] for n in (16, 64))
-        self.image = (_whole(many) - _whole(few)) / 48
-        self.fixed = _whole(found[f"{size} 8 {mode} {remat} 64"]) - 64 * self.image
+        few, many = (found[f"{size} 8 data {remat} {n}"] for n in (64, 256))
+        self.image = (_whole(many) - _whole(few)) / (256 - 64)
+        # What is there without a batch does not depend on what the backward pass keeps.
+        kept = (found[f"{size} 8 data dots {n}"] for n in (64, 256))
+        small, large = map(_whole, kept)
+        fixed = small - 64 * (large - small) / (256 - 64)
+        saved = _whole(found[f"{size} 8 data dots 64"])
+        self.fixed = fixed + _whole(found[f"{size} 8 {mode} dots 64"]) - saved
 
     def of(self, batch: float) -> float:
         """Bytes at so many images a device."""

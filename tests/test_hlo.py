@@ -19,12 +19,16 @@ def _layers(weights, x):
     return jax.lax.scan(layer, x, weights)[0].sum()
 
 
-def _compiled(function, place):
-    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+def _mesh(shape=(8, 1)):
+    return jax.make_mesh(shape, ("data", "fsdp"), (AxisType.Auto,) * 2)
+
+
+def _compiled(function, place, mesh=None):
+    mesh = mesh or _mesh()
     weights = jax.ShapeDtypeStruct(
         (LAYERS, WIDTH, WIDTH), np.float32, sharding=NamedSharding(mesh, place)
     )
-    rows = NamedSharding(mesh, PartitionSpec("data"))
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     x = jax.ShapeDtypeStruct((ROWS, WIDTH), np.float32, sharding=rows)
     out = NamedSharding(mesh, PartitionSpec())
     return jax.jit(function, out_shardings=out).lower(weights, x).compile().as_text()
@@ -47,8 +51,9 @@ def test_loops_count_as_often_as_they_turn():
     assert dot_flops(backward) == 3 * 2 * LAYERS * ROWS // 8 * WIDTH**2
 
 
-def test_weights_that_are_divided_are_gathered():
-    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+@pytest.mark.parametrize("shape", [(1, 8), (4, 2)])
+def test_weights_that_are_divided_are_gathered(shape):
+    mesh = _mesh(shape)
     whole = NamedSharding(mesh, PartitionSpec())
 
     def gathered(weights, x):
@@ -58,9 +63,11 @@ def test_weights_that_are_divided_are_gathered():
 
         return jax.lax.scan(layer, x, weights)[0].sum()
 
-    found = collectives(_compiled(gathered, PartitionSpec(None, None, "data")))
-    gathers = sum(one.wire for one in found if one.kind == "all-gather")
-    assert gathers == pytest.approx(7 / 8 * WEIGHTS)
+    found = collectives(_compiled(gathered, PartitionSpec(None, None, "fsdp"), mesh))
+    gathers = [one for one in found if one.kind == "all-gather"]
+    assert {one.group for one in gathers} == {shape[1]}
+    share = (shape[1] - 1) / shape[1]
+    assert sum(one.wire for one in gathers) == pytest.approx(share * WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +89,19 @@ LINE = "  %a = f32[8,4]{1,0} all-reduce(%p), channel_id=1, replica_groups=GROUPS
         ("mesh['a'=4,'b'=2] {'a'}", 4),
         ("mesh['a'=4,'b'=2] {'a','b'}", 8),
         ("mesh['a'=8] {'a':(1)2}", 2),
+        ("mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}", 4),
     ],
 )
 def test_groups_are_read(groups, size):
     head = "ENTRY %main (p: f32[8,4]) -> f32[8,4] {\n"
     (one,) = collectives(head + LINE.replace("GROUPS", groups) + "\n}\n")
     assert (one.group, one.result) == (size, 128)
+
+
+def test_groups_that_cannot_be_read_are_refused():
+    head = "ENTRY %main (p: f32[8,4]) -> f32[8,4] {\n"
+    with pytest.raises(ValueError, match="no groups"):
+        collectives(head + LINE.replace("GROUPS", "new") + "\n}\n")
 
 
 def test_a_loop_of_unknown_length_is_refused():
