@@ -1,6 +1,6 @@
 """A plan for scale on paper: what a step costs on 8 to 512 devices that are not here.
 
-    python -m benchmarks.scaling --out docs [--parts compile,disk,decode,pages]
+    python -m benchmarks.scaling --out docs [--parts compile,kept,disk,decode,pages]
 
 Compiles the step on simulated devices, one process a point, and keeps every number in
 OUT/scaling.json: a second call goes on where the first was stopped. The last part
@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.scaling_point import SHAPES
+from benchmarks.scaling_point import SHAPES, kept_bytes
 
-PARTS = ("compile", "disk", "decode", "pages")
+PARTS = ("compile", "kept", "disk", "decode", "pages")
 _LIMIT = 540  # seconds a compilation may take
 
 
@@ -209,6 +209,11 @@ def main() -> None:
                 break
             store.fill(name, functools.partial(compile_point, words))
     os.environ["JAX_PLATFORMS"] = "cpu"
+    if "kept" in parts:
+        for size in SHAPES:
+            for remat in ("none", "dots", "full"):
+                make = functools.partial(kept_bytes, size, remat)
+                store.fill(f"{size} kept {remat}", make)
     if "disk" in parts:
         store.fill("disk", disk)
     if "decode" in parts:

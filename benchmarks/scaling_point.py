@@ -85,6 +85,45 @@ def parameters(tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+def kept_bytes(size: str, remat: str) -> float:
+    """Bytes an image that the forward pass leaves to the backward pass, by its trace.
+
+    No compiler has a part in it, so it holds for every platform.
+
+    Args:
+        size: a name in `SHAPES`.
+        remat: see `model.remat`.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from sgmae_jax.masking import Context, example_keys, random_mask
+    from sgmae_jax.methods.image import make_autoencoder
+
+    config = config_of(size, batch=8, remat=remat)
+    model, side = make_autoencoder(config), config.data.image_size
+    params = jax.eval_shape(model.init, jax.random.key(0))
+
+    def backward(params, images):
+        ids = jnp.arange(len(images))
+        keys = example_keys(jax.random.key(0), ids, ids, "mask")
+        mask = random_mask(keys, Context(grid=model.grid), ratio=config.mask.ratio)
+
+        def loss(params):
+            embedded = model.embed(params, model.normalise(images))
+            return jnp.square(model.predict(params, embedded, mask).tokens).mean()
+
+        return jax.vjp(loss, params)[1]
+
+    def total(count: int) -> int:
+        images = jax.ShapeDtypeStruct((count, side, side, 3), np.uint8)
+        leaves = jax.tree.leaves(jax.eval_shape(backward, params, images))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    return (total(16) - total(8)) / 8
+
+
 def hold_blocks_whole(mesh) -> None:
     """From now on every block gathers its weights before it computes with them.
 
