@@ -189,10 +189,10 @@ def traffic(found: Found) -> str:
         mesh = f"{devices} x 1" if mode == "data" else f"{devices // _FSDP} x {_FSDP}"
         head = (NAMES[size], mesh, MODES[mode])
         if "failed" in one:
-            rows.append((*head, *["–"] * 6, one["failed"]))
+            rows.append((*head, *["–"] * 5, one["failed"]))
             continue
         wire, total = one["wire"], sum(one["wire"].values())
-        kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+        kinds = ("all-reduce", "all-gather", "all-to-all")
         cells = [f"{wire.get(kind, 0) / 1e9:.2f}" for kind in kinds]
         formula = "–"
         if mode != "fsdp":
@@ -208,7 +208,6 @@ def traffic(found: Found) -> str:
             "state",
             "all-reduce",
             "all-gather",
-            "reduce-scatter",
             "all-to-all",
             "all, GB",
             "formula (ratio)",
