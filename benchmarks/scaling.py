@@ -39,15 +39,16 @@ def points() -> Iterator[tuple[str, list[str]]]:
     for size in SHAPES:
         for mode in ("data", "gathered", "fsdp"):
             yield point(size, 8, mode, 64)
+        yield point(size, 8, "data", 64, "full")
     for devices in (64, 512):
         for mode in ("data", "gathered", "fsdp"):
             yield point("vit_b", devices, mode, 64)
     for size in SHAPES:
-        # A second batch, for what an image needs. A small one would be misleading:
+        # A second batch, for what an image needs. Small ones would be misleading:
         # there the arrays of the optimizer's step are the peak.
         yield point(size, 8, "data", 256)
-        yield point(size, 8, "data", 64, "full")
         yield point(size, 8, "data", 256, "full")
+        yield point(size, 8, "data", 1024, "full")
     yield point("vit_b", 1, "data", 64)
     yield point("vit_b", 8, "data", 16, unrolled=True)
 

@@ -31,14 +31,15 @@ class Need:
     """
 
     def __init__(self, found: Found, size: str, mode: str, remat: str):
-        few, many = (found[f"{size} 8 data {remat} {n}"] for n in (64, 256))
-        self.image = (_whole(many) - _whole(few)) / (256 - 64)
+        at = {n: _whole(found[f"{size} 8 data dots {n}"]) for n in (64, 256)}
+        of_dots = (at[256] - at[64]) / (256 - 64)
         # What is there without a batch does not depend on what the backward pass keeps.
-        kept = (found[f"{size} 8 data dots {n}"] for n in (64, 256))
-        small, large = map(_whole, kept)
-        fixed = small - 64 * (large - small) / (256 - 64)
-        saved = _whole(found[f"{size} 8 data dots 64"])
-        self.fixed = fixed + _whole(found[f"{size} 8 {mode} dots 64"]) - saved
+        divided = _whole(found[f"{size} 8 {mode} dots 64"])
+        self.fixed = divided - 64 * of_dots
+        self.image = of_dots
+        if remat == "full":
+            at = {n: _whole(found[f"{size} 8 data full {n}"]) for n in (256, 1024)}
+            self.image = (at[1024] - at[256]) / (1024 - 256)
 
     def of(self, batch: float) -> float:
         """Bytes at so many images a device."""
@@ -437,7 +438,7 @@ def draw_traffic(found: Found, path: pathlib.Path) -> None:
         axes.set_title(title)
         axes.margins(y=0.12)
     panels[0].set_ylabel("GB sent a device and step")
-    panels[0].legend(fontsize=8)
+    panels[1].legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=110)
 
 
