@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmae_jax import main
-from sgmae_jax.training import loop, step
+from sgmae_jax.training import step
 
 _PARTS = 4
+_make_step = step.make_step
 _ODD, _OTHER = np.uint32(2654435761), np.uint32(2246822519)
 
 
@@ -29,7 +30,7 @@ def hidden_words(hidden, ids):
 
 def with_masks(method, *, accumulate):
     """What `make_step` makes, with the words of the mask in its metrics."""
-    taken = step.make_step(method, accumulate=accumulate)
+    taken = _make_step(method, accumulate=accumulate)
     if method.picture is None:
         return taken
 
@@ -44,5 +45,5 @@ def with_masks(method, *, accumulate):
 
 
 if __name__ == "__main__":
-    loop.make_step = with_masks
+    step.make_step = with_masks
     main.program()

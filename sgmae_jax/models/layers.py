@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
@@ -53,6 +54,19 @@ class Linear(nn.Dense):
 def layer_norm(dtype: DTypeLike, name: str | None, eps: float = 1e-6) -> nn.LayerNorm:
     """LayerNorm with statistics of at least float32."""
     return nn.LayerNorm(eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def held_whole(params: PyTree) -> PyTree:
+    """A block's parameters, gathered from the devices that keep their parts.
+
+    Left to itself the partitioner divides the products instead, and sends activations.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.shape.get("fsdp", 1) == 1:
+        return params
+    return jax.tree.map(
+        lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec()), params
+    )
 
 
 def drop_path_scales(
@@ -291,12 +305,12 @@ class Transformer(nn.Module, kw_only=True):
                 x = layer_norm(self.dtype, "norm", self.norm_eps)(x)
             return x, self._nothing_captured(x, capture)
         unroll = min(self.unroll, self.depth)
-        block = Block
+        block = nn.map_variables(Block, "params", trans_in_fn=held_whole, init=True)
         if self.remat != "none":
             # Inside a loop XLA cannot merge the recomputation with the first pass;
             # written out it could, so then it must be told not to.
             block = nn.remat(
-                Block, policy=REMAT[self.remat], prevent_cse=unroll == self.depth
+                block, policy=REMAT[self.remat], prevent_cse=unroll == self.depth
             )
         stack = nn.scan(
             block,

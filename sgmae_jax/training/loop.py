@@ -32,7 +32,6 @@ from sgmae_jax.training.mesh import (
     placed,
     placer,
     put_batch,
-    replicated,
     state_shardings,
 )
 from sgmae_jax.training.progress import Progress
@@ -42,7 +41,7 @@ from sgmae_jax.training.state import (
     init_state,
     with_given,
 )
-from sgmae_jax.training.step import make_step
+from sgmae_jax.training.step import jitted_step
 from sgmae_jax.training.watch import Watch
 from sgmae_jax.training.workdir import public_config, write_json
 from sgmae_jax.training.writers import MetricWriter, NoWriter
@@ -135,12 +134,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     )
 
     # ---- everything a step needs ---------------------------------------------------
-    step_fn = jax.jit(
-        make_step(method, accumulate=config.optim.accumulate),
-        static_argnums=2,
-        donate_argnums=0,
-        out_shardings=(shardings, replicated(mesh)),
-    )
+    step_fn = jitted_step(method, shardings, accumulate=config.optim.accumulate)
     enter = jax.jit(
         lambda state, index: enter_stage(method, method.stages[index], state),
         static_argnums=1,

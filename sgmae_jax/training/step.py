@@ -11,6 +11,7 @@ import optax
 
 from sgmae_jax.methods.base import Batches, Gradient, Method, Metrics
 from sgmae_jax.optimizer import learning_rate
+from sgmae_jax.training.mesh import replicated
 from sgmae_jax.training.state import TrainState
 
 
@@ -83,6 +84,32 @@ def make_step(
         return state, {**metrics, "skipped": void}
 
     return step_fn
+
+
+def jitted_step(
+    method: Method, shardings: TrainState, *, accumulate: int = 1
+) -> jax.stages.Wrapped:
+    """`make_step` as training runs it: the old state is given up, the new one placed.
+
+    Args:
+        method: what to train.
+        shardings: of the state, as `state_shardings` makes them.
+        accumulate: see `make_step`.
+    """
+    mesh = shardings.step.mesh
+    step_fn = make_step(method, accumulate=accumulate)
+
+    def on_mesh(state: TrainState, batches: Batches, phase: Hashable):
+        # The blocks ask for it, to gather their weights; see `held_whole`.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return step_fn(state, batches, phase)
+
+    return jax.jit(
+        on_mesh,
+        static_argnums=2,
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
 
 
 def _every(every: int, move: Callable, step, params, opt):
