@@ -37,11 +37,11 @@ def points() -> Iterator[tuple[str, list[str]]]:
         return name, words + ["--unrolled"] * unrolled
 
     for size in SHAPES:
-        for mode in ("data", "gathered", "fsdp"):
+        for mode in ("data", "fsdp"):
             yield point(size, 8, mode, 64)
         yield point(size, 8, "data", 64, "full")
     for devices in (64, 512):
-        for mode in ("data", "gathered", "fsdp"):
+        for mode in ("data", "fsdp"):
             yield point("vit_b", devices, mode, 64)
     for size in SHAPES:
         # A second batch, for what an image needs. Small ones would be misleading:

@@ -13,7 +13,7 @@ from benchmarks.scaling_point import SHAPES
 Found = Mapping[str, Any]
 NAMES = {size: f"ViT-{size[-1].upper()}/{SHAPES[size].patch}" for size in SHAPES}
 NAMES["vit_g"] = "ViT-g/14"
-MODES = {"data": "data", "gathered": "fsdp, weights gathered", "fsdp": "fsdp as it is"}
+MODES = {"data": "data", "fsdp": "fsdp"}
 _FSDP = 8
 
 
@@ -60,7 +60,7 @@ def wire_formula(found: Mapping[str, Any], mode: str, devices: int) -> float:
 
     Args:
         found: a point.
-        mode: "data": gradients are summed over all devices. "gathered": every weight
+        mode: "data": gradients are summed over all devices. "fsdp": every weight
             is gathered forward and backward over `fsdp`, and gradients are summed.
         devices: how many there are.
     """
@@ -71,7 +71,7 @@ def wire_formula(found: Mapping[str, Any], mode: str, devices: int) -> float:
 
 
 def scattered_formula(found: Mapping[str, Any], devices: int) -> float:
-    """The same of "gathered", where each device keeps its share of the sums alone."""
+    """The same of "fsdp", where each device keeps its share of the sums alone."""
     size, others = 4 * found["parameters"], devices // _FSDP
     share = (_FSDP - 1) / _FSDP
     return 3 * share * size + 2 * (others - 1) / others * size / _FSDP
@@ -169,7 +169,7 @@ def fits(found: Found) -> str:
     """The largest batch a chip, by memory."""
     rows = []
     for size, name in NAMES.items():
-        for mode in ("data", "gathered"):
+        for mode in ("data", "fsdp"):
             both = [Need(found, size, mode, remat) for remat in ("dots", "full")]
             cells = [
                 " / ".join(str(need.largest(chip.memory)) for need in both)
@@ -190,15 +190,13 @@ def traffic(found: Found) -> str:
         mesh = f"{devices} x 1" if mode == "data" else f"{devices // _FSDP} x {_FSDP}"
         head = (NAMES[size], mesh, MODES[mode])
         if "failed" in one:
-            rows.append((*head, *["–"] * 5, one["failed"]))
+            rows.append((*head, *["–"] * 4, one["failed"]))
             continue
         wire, total = one["wire"], sum(one["wire"].values())
-        kinds = ("all-reduce", "all-gather", "all-to-all")
+        kinds = ("all-reduce", "all-gather")
         cells = [f"{wire.get(kind, 0) / 1e9:.2f}" for kind in kinds]
-        formula = "–"
-        if mode != "fsdp":
-            expected = wire_formula(one, mode, devices)
-            formula = f"{expected / 1e9:.2f} ({total / expected:.3f})"
+        expected = wire_formula(one, mode, devices)
+        formula = f"{expected / 1e9:.2f} ({total / expected:.3f})"
         rows.append(
             (*head, *cells, f"{total / 1e9:.2f}", formula, one["compile_seconds"])
         )
@@ -209,7 +207,6 @@ def traffic(found: Found) -> str:
             "state",
             "all-reduce",
             "all-gather",
-            "all-to-all",
             "all, GB",
             "formula (ratio)",
             "compiled in, s",
@@ -366,7 +363,7 @@ def draw_memory(found: Found, path: pathlib.Path) -> None:
     batches = [2**n for n in range(11)]
     for axes, (mode, title) in zip(
         panels,
-        (("data", "whole state on each device"), ("gathered", f"state over {_FSDP}")),
+        (("data", "whole state on each device"), ("fsdp", f"state over {_FSDP}")),
         strict=True,
     ):
         for index, (size, name) in enumerate(NAMES.items()):

@@ -16,7 +16,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-MODES = ("data", "fsdp", "gathered")
+MODES = ("data", "fsdp")
 
 
 class Shape(NamedTuple):
@@ -124,30 +124,6 @@ def kept_bytes(size: str, remat: str) -> float:
     return (total(16) - total(8)) / 8
 
 
-def hold_blocks_whole(mesh) -> None:
-    """From now on every block gathers its weights before it computes with them.
-
-    A what-if: `mesh.fsdp` alone leaves it to the partitioner, which divides the
-    products as well and sends activations instead of weights.
-    """
-    import flax.linen as nn
-    import jax
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    from sgmae_jax.models import layers
-
-    whole = NamedSharding(mesh, PartitionSpec())
-
-    def gather(params):
-        return jax.tree.map(
-            lambda leaf: jax.lax.with_sharding_constraint(leaf, whole), params
-        )
-
-    layers.Block = nn.map_variables(  # type: ignore[misc]
-        layers.Block, "params", trans_in_fn=gather, init=True
-    )
-
-
 def measure(args) -> dict[str, Any]:
     """Compiles and reads; see the module."""
     import jax
@@ -163,8 +139,6 @@ def measure(args) -> dict[str, Any]:
     config = config_of(args.size, batch=batch, remat=args.remat, unroll=depth)
     config.mesh.fsdp = 1 if args.mode == "data" else args.fsdp
     mesh = make_mesh(config.mesh)
-    if args.mode == "gathered":
-        hold_blocks_whole(mesh)
     method = build(config)
     shapes = shapes_of(method)
     shardings = state_shardings(shapes, mesh)

@@ -96,7 +96,7 @@ def jitted_step(
         shardings: of the state, as `state_shardings` makes them.
         accumulate: see `make_step`.
     """
-    mesh = shardings.step.mesh
+    mesh = jax.tree.leaves(shardings)[0].mesh
     step_fn = make_step(method, accumulate=accumulate)
 
     def on_mesh(state: TrainState, batches: Batches, phase: Hashable):
