@@ -147,6 +147,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("field", "value", "words"), BAD)
+@pytest.mark.fault(10)
 def test_a_bad_value_is_one_line_that_names_the_field(
     field, value, words, capsys, tmp_path
 ):
@@ -162,6 +163,7 @@ def test_a_bad_value_is_one_line_that_names_the_field(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault(10)
 def test_there_are_enough_bad_values():
     assert len(BAD) >= 60
 
@@ -178,6 +180,7 @@ COMMAND_LINES = [
 
 
 @pytest.mark.parametrize(("words", "expected"), COMMAND_LINES)
+@pytest.mark.fault(10)
 def test_a_bad_command_line_is_one_line(words, expected, capsys):
     code = main(words)
     error = capsys.readouterr().err
@@ -204,6 +207,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("text", "expected"), FILES)
+@pytest.mark.fault(10)
 def test_a_bad_config_file_is_one_line(text, expected, tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text(text)
@@ -214,6 +218,7 @@ def test_a_bad_config_file_is_one_line(text, expected, tmp_path, capsys):
     assert expected in error
 
 
+@pytest.mark.fault(10)
 def test_bad_config_is_refused_in_under_three_seconds_without_a_traceback():
     began = time.perf_counter()
     done = subprocess.run(

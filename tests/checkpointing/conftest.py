@@ -1,7 +1,7 @@
 """Directories with checkpoints to harm."""
 
 import pytest
-from checkpoint_states import make_state
+from tests.checkpointing.states import make_state
 
 from sgmae_jax.checkpointing import Checkpointer
 

@@ -9,7 +9,7 @@ import sysconfig
 
 import jax
 import numpy as np
-from checkpoint_states import make_state
+from tests.checkpointing.states import make_state
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sgmae_jax.checkpointing import Checkpointer

@@ -40,6 +40,7 @@ def lines(folder):
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.fault(12)
 def test_one_bad_step_is_skipped_counted_and_described(poison, tmp_path, capsys):
     assert main(poison("run", 3, 4)) == 0
     rows = [row for row in lines(tmp_path / "run") if "skipped" in row]
@@ -50,6 +51,7 @@ def test_one_bad_step_is_skipped_counted_and_described(poison, tmp_path, capsys)
     assert "step 4: loss or gradient not finite" in capsys.readouterr().out
 
 
+@pytest.mark.fault(12)
 def test_nothing_changes_before_the_bad_step_and_the_rest_stays_finite(
     poison, tmp_path
 ):
@@ -62,6 +64,7 @@ def test_nothing_changes_before_the_bad_step_and_the_rest_stays_finite(
     assert torn[7] is not None and torn[7] != clean[7]
 
 
+@pytest.mark.fault(13)
 def test_too_many_bad_steps_stop_the_run_with_exit_code_4(poison, tmp_path, capsys):
     assert main(poison("run", 1, 99, guard__budget=2)) == 4
     error = capsys.readouterr().err

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from checkpoint_states import assert_equal, make_state, names, target_of
+from tests.checkpointing.states import assert_equal, make_state, names, target_of
 from orbax.checkpoint._src.path import deleter
 
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed, commit
@@ -52,6 +52,7 @@ def run(code, *arguments):
 
 
 @pytest.mark.parametrize("limit", [200, 100_000])
+@pytest.mark.fault(7)
 def test_files_that_cannot_grow(tmp_path, limit):
     done = run(_LIMITED, tmp_path, limit)
     assert done.returncode == 0, done.stderr
@@ -67,6 +68,7 @@ def test_files_that_cannot_grow(tmp_path, limit):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(7)
 def test_full_disk(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
@@ -95,6 +97,7 @@ def refuse(monkeypatch, error):
     monkeypatch.setattr(commit, "_flush", flush)
 
 
+@pytest.mark.fault(7)
 def test_failures_in_a_row_end_the_run(tmp_path, lines, monkeypatch):
     checkpointer = Checkpointer(tmp_path, max_failures=2, log=lines.append)
     state = make_state()
@@ -126,6 +129,7 @@ def test_failures_in_a_row_end_the_run(tmp_path, lines, monkeypatch):
     checkpointer.close()
 
 
+@pytest.mark.fault(7)
 def test_no_old_step_goes_for_a_failed_one(tmp_path, lines, monkeypatch):
     checkpointer = Checkpointer(tmp_path, keep=1, log=lines.append)
     checkpointer.save(1, make_state(1), {})
@@ -144,6 +148,7 @@ def test_no_old_step_goes_for_a_failed_one(tmp_path, lines, monkeypatch):
     checkpointer.close()
 
 
+@pytest.mark.fault(8)
 def test_an_old_step_that_cannot_be_deleted(saved, lines, monkeypatch):
     directory, checkpointer = saved
     checkpointer.close()
@@ -165,6 +170,7 @@ def test_an_old_step_that_cannot_be_deleted(saved, lines, monkeypatch):
     checkpointer.close()
 
 
+@pytest.mark.fault(22)
 def test_a_slow_disk_is_told_of(tmp_path, lines, monkeypatch):
     checkpointer = Checkpointer(tmp_path, log=lines.append)
     state = make_state()
@@ -182,6 +188,7 @@ def test_a_slow_disk_is_told_of(tmp_path, lines, monkeypatch):
     assert names(tmp_path) == ["1", "2", "3"]
 
 
+@pytest.mark.fault(8)
 def test_a_directory_that_vanished_is_a_failed_save(tmp_path, lines):
     directory = tmp_path / "checkpoints"
     checkpointer = Checkpointer(directory, log=lines.append)
@@ -200,6 +207,7 @@ def test_a_directory_that_vanished_is_a_failed_save(tmp_path, lines):
     checkpointer.close()
 
 
+@pytest.mark.fault(8)
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
