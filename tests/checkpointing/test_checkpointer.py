@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.checkpointing.states import assert_equal, make_state, names, target_of
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sgmae_jax.checkpointing import (
@@ -21,6 +20,7 @@ from sgmae_jax.checkpointing import (
     restore_series,
     saved_steps,
 )
+from tests.checkpointing.states import assert_equal, make_state, names, target_of
 
 
 def test_round_trip(saved):

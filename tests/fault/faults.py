@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter, config):
     )
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
-            for name, number in report.user_properties:
+            for name, number in getattr(report, "user_properties", ()):
                 if name == "fault":
                     counts[number][outcome] += 1
     terminalreporter.section("faults")

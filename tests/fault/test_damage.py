@@ -6,13 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.checkpointing.states import (
-    assert_equal,
-    files_of,
-    make_state,
-    names,
-    target_of,
-)
 
 from sgmae_jax.checkpointing import (
     Checkpointer,
@@ -23,6 +16,13 @@ from sgmae_jax.checkpointing import (
     restore_series,
 )
 from sgmae_jax.checkpointing.digest import _canonical, _self_hash
+from tests.checkpointing.states import (
+    assert_equal,
+    files_of,
+    make_state,
+    names,
+    target_of,
+)
 
 
 def expect_fallback(directory, lines, reason):

@@ -7,10 +7,10 @@ import sys
 import time
 
 import pytest
-from tests.checkpointing.states import assert_equal, make_state, names, target_of
 from orbax.checkpoint._src.path import deleter
 
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed, commit
+from tests.checkpointing.states import assert_equal, make_state, names, target_of
 
 # Runs alone: a limit on file sizes is for a whole process.
 _LIMITED = """
