@@ -13,6 +13,7 @@ from sgmae_jax.checkpointing.folders import UNFINISHED, is_local
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
+_MARKER = "commit_success.txt"
 
 
 def committing_with(
@@ -47,6 +48,8 @@ def committing_with(
                 await super().finalize(*args, **kwargs)
             finally:
                 self._final_path = final
+            for path in folder.rglob(_MARKER):
+                path.write_text("")  # Orbax asks if it is there; it wrote our path in
             seal(folder, int(final.name))
             if is_local(folder):
                 _settle(folder)

@@ -77,6 +77,21 @@ def test_a_flipped_byte_in_any_file(saved, lines):
     check_flips(directory, lines, [0.5])
 
 
+@pytest.mark.fault(3)
+def test_each_file_in_turn_cut_in_half(saved):
+    directory, _ = saved
+    for name in files_of(directory / "2"):
+        path = directory / "2" / name
+        sound = path.read_bytes()
+        path.write_bytes(sound[: len(sound) // 2])
+        heard = []
+        found = read_meta(directory, log=heard.append)[0]
+        assert found == (1 if sound else 2), name
+        assert len(heard) == (1 if sound else 0) and all(name in one for one in heard)
+        path.write_bytes(sound)
+    assert read_meta(directory)[0] == 2
+
+
 @pytest.mark.slow
 @pytest.mark.fault(4)
 def test_a_flipped_byte_at_many_positions(saved, lines):
