@@ -13,7 +13,6 @@ from sgmae_jax.checkpointing.folders import UNFINISHED, is_local
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
-_MARKER = "commit_success.txt"
 
 
 def committing_with(
@@ -48,8 +47,7 @@ def committing_with(
                 await super().finalize(*args, **kwargs)
             finally:
                 self._final_path = final
-            for path in folder.rglob(_MARKER):
-                path.write_text("")  # Orbax asks if it is there; it wrote our path in
+            _forget_place(folder)
             seal(folder, int(final.name))
             if is_local(folder):
                 _settle(folder)
@@ -58,6 +56,13 @@ def committing_with(
                 _flush(directory)
 
     return Sealed
+
+
+def _forget_place(folder: epath.Path) -> None:
+    """Takes the path of this machine out of the marks that Orbax only looks for."""
+    for path in (folder, *folder.iterdir()):
+        if (mark := path / atomicity.COMMIT_SUCCESS_FILE).exists():
+            mark.write_text("done\n")
 
 
 def _settle(folder: epath.Path) -> None:

@@ -73,7 +73,8 @@ def soak(folder: pathlib.Path, *, minutes: float, steps: int, seed: int = 0) -> 
     folder.mkdir(parents=True, exist_ok=True)
     _write_images(folder / "images", seed)
     (folder / "soak_masks.py").write_text(_MASKS)
-    _run(folder, "clean", steps).communicate()
+    if code := _run(folder, "clean", steps).wait():
+        raise RuntimeError(f"exit code {code}, see {folder / 'clean.log'}")
     rng, found = random.Random(seed), Soaked(steps, False, 0, 0, 0, 0.0, 0.0, (1, 1))
     begin = time.monotonic()
     series: list[list[float]] = []
@@ -89,10 +90,10 @@ def soak(folder: pathlib.Path, *, minutes: float, steps: int, seed: int = 0) -> 
             found.kills += harm == signal.SIGKILL
             found.signals += harm == signal.SIGTERM
             child.send_signal(harm)
-        output, _ = child.communicate()
-        if child.returncode not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"exit code {child.returncode}:\n{output}")
-        if child.returncode == 0 and _newest(folder / "torn") == steps:
+        code = child.wait()
+        if code not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"exit code {code}, see {folder / 'torn.log'}")
+        if code == 0 and _newest(folder / "torn") == steps:
             break
     found.seconds = time.monotonic() - begin
     clean, torn = losses(folder / "clean"), losses(folder / "torn")
@@ -133,13 +134,13 @@ def _run(folder: pathlib.Path, name: str, steps: int) -> subprocess.Popen:
         mask__options={"every": 150},
     )
     places = os.pathsep.join([str(folder), os.getcwd(), *filter(None, sys.path)])
-    return subprocess.Popen(
-        [sys.executable, "-m", "sgmae_jax.main", *words],
-        env=environment() | {"PYTHONPATH": places},
-        stdout=(folder / f"{name}.log").open("a"),
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with (folder / f"{name}.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sgmae_jax.main", *words],
+            env=environment() | {"PYTHONPATH": places},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def _watch(child: subprocess.Popen, seconds: float | None, sizes: list[float]) -> None:
