@@ -27,6 +27,7 @@ def test_one_two_and_eight_devices_go_on_with_each_other_s_run(tmp_path):
         assert found == pytest.approx(expected, rel=1e-5) and len(found) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.fault(19)
 def test_another_batch_size_goes_on_at_the_same_example_if_allowed(tmp_path, capsys):
     folder = tmp_path / "run"

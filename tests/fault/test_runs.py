@@ -160,7 +160,11 @@ def hinder(child, folder, how):
     ("how", "words"),
     [
         pytest.param("full", "file too large", marks=pytest.mark.fault(7)),
-        pytest.param("closed", "permission denied", marks=pytest.mark.fault(8)),
+        pytest.param(
+            "closed",
+            "permission denied",
+            marks=(pytest.mark.fault(8), pytest.mark.slow),
+        ),
     ],
 )
 def test_a_disk_that_refuses_midway_costs_checkpoints_and_no_step(how, words, tmp_path):
@@ -186,6 +190,7 @@ def test_a_disk_that_refuses_midway_costs_checkpoints_and_no_step(how, words, tm
     assert (folder / "checkpoints" / "400").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(7)
 def test_a_disk_that_never_recovers_is_exit_code_5(tmp_path):
     folder, output = tmp_path / "run", []

@@ -85,11 +85,12 @@ def disturbed(monkeypatch, at):
     monkeypatch.setattr(loop, "make_step", wrapped)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(14)
 @pytest.mark.parametrize(
     "guard",
     [
-        pytest.param({"optim__clip_norm": 1.0}, marks=pytest.mark.slow),
+        {"optim__clip_norm": 1.0},
         {"optim__spike": 10.0, "optim__spike_window": 4},
     ],
     ids=["clipped", "skipped"],
