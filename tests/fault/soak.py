@@ -27,7 +27,7 @@ from tests.tiny import arguments, environment, losses
 
 IMAGES, BAD = 400, 4
 FLAT = 0.05
-# Compiling and the first checkpoints; before that a process still grows.
+# Seconds of compiling and first checkpoints, in which a process still grows.
 WARM_UP = 20.0
 _MASKS = """
 import jax.numpy as jnp
@@ -81,8 +81,12 @@ def soak(folder: pathlib.Path, *, minutes: float, steps: int, seed: int = 0) -> 
     while True:
         child = _run(folder, "torn", steps)
         series.append([])
-        # Short lives and, now and then, one that is long enough to show a leak.
-        life = rng.choice([rng.uniform(3, 30), rng.uniform(3, 30), minutes * 15])
+        # Short lives and, now and then, one that is long enough to show a leak; some
+        # end while the program starts, the others after a checkpoint of their own.
+        life = rng.choice([rng.uniform(0, 10), rng.uniform(3, 30), minutes * 15])
+        goal = _newest(folder / "torn") + (20 if rng.random() < 0.75 else 0)
+        while goal and child.poll() is None and _newest(folder / "torn") < goal:
+            time.sleep(0.2)
         left = minutes * 60 - (time.monotonic() - begin)
         _watch(child, min(life, left) if left > 0 else None, series[-1])
         if child.poll() is None and left > 0:
@@ -91,7 +95,8 @@ def soak(folder: pathlib.Path, *, minutes: float, steps: int, seed: int = 0) -> 
             found.signals += harm == signal.SIGTERM
             child.send_signal(harm)
         code = child.wait()
-        if code not in (0, -signal.SIGKILL):
+        # SIGTERM has its usual meaning until a run has begun.
+        if code not in (0, -signal.SIGKILL, -signal.SIGTERM):
             raise RuntimeError(f"exit code {code}, see {folder / 'torn.log'}")
         if code == 0 and _newest(folder / "torn") == steps:
             break
@@ -166,8 +171,8 @@ def _memory(process: int) -> float:
 
 
 def _newest(folder: pathlib.Path) -> int:
-    steps = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*[0-9]")]
-    return max(steps, default=0)
+    names = [path.name for path in (folder / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def main() -> int:
