@@ -1,14 +1,15 @@
-"""AdamW and LARS as masked autoencoders use them: schedule, decay mask, clipping."""
+"""AdamW and LARS as masked autoencoders use them: schedule, decay mask, guards."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 # Leaves that never decay: biases, and the scales of norms.
 _UNDECAYED = ("bias", "scale")
@@ -90,7 +91,7 @@ def make_adamw(
         weight_decay=optim.weight_decay,
         mask=functools.partial(decay_mask, spared=spared),
     )
-    return _clipped(optim, adamw)
+    return _guarded(optim, adamw)
 
 
 def make_lars(
@@ -134,7 +135,7 @@ def make_lars(
         optax.trace(momentum),
         descent,
     )
-    return _clipped(optim, lars)
+    return _guarded(optim, lars)
 
 
 def _rate(optim, batch_size: int, steps_per_epoch: int, total_steps: int) -> Callable:
@@ -152,10 +153,61 @@ def _rate(optim, batch_size: int, steps_per_epoch: int, total_steps: int) -> Cal
     return rate
 
 
-def _clipped(optim, optimizer: optax.GradientTransformation):
-    if optim.clip_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), optimizer)
+def _guarded(optim, optimizer: optax.GradientTransformation):
+    before = []
+    if optim.spike is not None:
+        before.append(watch_spikes(optim.spike, optim.spike_window))
+    if optim.clip_norm is not None:
+        before.append(optax.clip_by_global_norm(optim.clip_norm))
+    return optax.chain(*before, optimizer) if before else optimizer
+
+
+class Spikes(NamedTuple):
+    """What `watch_spikes` remembers.
+
+    Attributes:
+        norms: of the last good gradients, a ring.
+        seen: good steps so far; before the ring is full, nothing is a spike.
+        spiked: whether the last gradient was one.
+    """
+
+    norms: Float[Array, "W"]
+    seen: Int[Array, ""]
+    spiked: Bool[Array, ""]
+
+
+def watch_spikes(factor: float, window: int) -> optax.GradientTransformation:
+    """Tells gradients that are far longer than the last ones; changes none.
+
+    Whoever makes the step void must put the old state back with the parameters: thus
+    neither a spike nor a number that is not finite ever enters the median.
+
+    Args:
+        factor: a spike is longer than the median by more than this, > 1.
+        window: good steps in the median, >= 2.
+    """
+
+    def init(params: PyTree) -> Spikes:
+        del params
+        return Spikes(jnp.zeros(window), jnp.int32(0), jnp.bool_(False))
+
+    def update(grads: PyTree, state: Spikes, params: PyTree | None = None):
+        del params
+        norm = optax.tree.norm(grads).astype(jnp.float32)
+        full = state.seen >= window
+        return grads, Spikes(
+            state.norms.at[state.seen % window].set(norm),
+            state.seen + 1,
+            full & (norm > factor * jnp.median(state.norms)),
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+def spiked(state: optax.OptState) -> Bool[Array, ""] | None:
+    """Whether the last gradient was a spike; None where nobody watches."""
+    found = [one for _, one in optax.tree.get_all_with_path(state, "spiked")]
+    return functools.reduce(jnp.logical_or, found) if found else None
 
 
 def learning_rate(state: optax.OptState) -> Array:

@@ -35,6 +35,11 @@ FIELDS: dict[str, Field] = {
         None, rules.optional(rules.integer(1)), "decoders; None: cores"
     ),
     "data.prefetch": Field(4, rules.integer(1), "batches made ahead"),
+    "data.timeout": Field(
+        300.0,
+        rules.number(0, low_open=True),
+        "seconds to wait for a batch, then stop",
+    ),
     "data.max_bad_fraction": Field(
         0.001, rules.number(0, 1), "stop when more of the images are bad"
     ),
@@ -172,6 +177,12 @@ FIELDS: dict[str, Field] = {
     "optim.clip_norm": Field(
         None, rules.optional(rules.number(0, low_open=True)), "global norm; None: off"
     ),
+    "optim.spike": Field(
+        None,
+        rules.optional(rules.number(1, low_open=True)),
+        "a step is void if its gradient exceeds the median by this; None: off",
+    ),
+    "optim.spike_window": Field(64, rules.integer(2), "good steps in that median"),
     "optim.accumulate": Field(1, rules.integer(1), "micro-batches a step"),
     "mesh.data": Field(
         None, rules.optional(rules.integer(1)), "None: all that is left"
@@ -212,6 +223,9 @@ FIELDS: dict[str, Field] = {
         None, rules.optional(rules.integer(1)), "steps divisible by it stay for good"
     ),
     "checkpoint.max_failures": Field(3, rules.integer(1), "saves lost in a row"),
+    "checkpoint.timeout": Field(
+        1800, rules.integer(1), "seconds a save may take before it counts as lost"
+    ),
     "checkpoint.allow_data_change": Field(
         False, rules.boolean, "go on with another data set or batch size"
     ),

@@ -6,6 +6,11 @@ import pathlib
 
 import pytest
 
+from tests.fault.faults import (  # noqa: F401 (hooks)
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+)
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

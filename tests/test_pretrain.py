@@ -110,6 +110,7 @@ def test_stopping_and_going_on_is_bit_equal(tmp_path):
     assert losses(tmp_path / "again") == losses(tmp_path / "whole")
 
 
+@pytest.mark.fault(19)
 def test_another_batch_size_is_refused_unless_allowed(finished, capsys):
     changes = {"data__batch_size": 8, "steps": 9}
     assert main(arguments(finished, **changes)) == 2
@@ -118,12 +119,14 @@ def test_another_batch_size_is_refused_unless_allowed(finished, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.fault(9)
 def test_another_model_is_refused_and_the_leaves_are_named(finished, capsys):
     assert main(arguments(finished, model__width=48)) == 2
     error = capsys.readouterr().err
     assert "model/encoder" in error and error.count("\n") == 1
 
 
+@pytest.mark.fault(5)
 def test_no_usable_checkpoint_is_exit_code_3(tmp_path, capsys):
     workdir = tmp_path / "run"
     assert main(arguments(workdir, steps=2)) == 0
@@ -180,6 +183,7 @@ def test_evaluating_nothing_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.fault(10)
 def test_a_mask_function_is_checked_before_training(tmp_path, capsys, monkeypatch):
     (tmp_path / "my_masks.py").write_text(
         "from sgmae_jax.masking import random_mask\n"
@@ -267,6 +271,7 @@ def spoilt_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("allowed", "code"), [(0.05, 0), (0.0, 2)])
+@pytest.mark.fault(11)
 def test_bad_images_are_named_and_bounded(
     allowed, code, spoilt_folder, tmp_path, capsys
 ):

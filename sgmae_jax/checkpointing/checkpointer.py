@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -58,6 +60,7 @@ class Checkpointer:
         directory: where the step directories lie; made if absent.
         keep: how many of the newest steps stay, at least 1.
         keep_period: steps divisible by it stay too, for good; None: no others do.
+        timeout: seconds a save may take; then it counts as failed and is abandoned.
         max_failures: after this many failed saves in a row, `save` and `wait`
             raise, at least 1.
         log: receives one line for each failed save and each rejected step.
@@ -73,15 +76,17 @@ class Checkpointer:
         keep: int = 3,
         keep_period: int | None = None,
         max_failures: int = 3,
+        timeout: int = 1800,
         log: Callable[[str], None] = print,
     ):
         self.directory = epath.Path(directory).absolute()
         self._keep, self._keep_period = keep, keep_period
-        self._max_failures = max_failures
+        self._max_failures, self._timeout = max_failures, timeout
         self._log = log
         self._failures = 0
         self._manager: ocp.CheckpointManager | None = None
         self._pending: int | None = None
+        self._began = 0.0
         self._arrays: Any = None
         self._words: dict[str, jax.Array] = {}
         mute_orbax()
@@ -113,7 +118,7 @@ class Checkpointer:
         self._arrays = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state
         )
-        self._pending = step
+        self._pending, self._began = step, time.monotonic()
         try:
             if on_first(lambda: make_way(self.directory, step, self._log)):
                 self._drop_manager()
@@ -141,7 +146,7 @@ class Checkpointer:
             return self._failures == 0
         error: Exception | None = None
         try:
-            self._manager.wait_until_finished()
+            self._finish(self._manager)
         except Exception as caught:
             error = caught
         if not everywhere((self.directory / str(step)).exists()):
@@ -222,6 +227,34 @@ class Checkpointer:
                 result = _NONE_USABLE
         return result
 
+    def _finish(self, manager: ocp.CheckpointManager) -> None:
+        """Waits for a save for as long as one may take.
+
+        Orbax bounds only its barriers between processes, not a write that hangs.
+
+        Raises:
+            TimeoutError: it has not ended; what it still does is never committed.
+        """
+        caught: list[Exception] = []
+
+        def watch() -> None:
+            try:
+                manager.wait_until_finished()
+            except Exception as error:
+                caught.append(error)
+
+        watcher = threading.Thread(target=watch, name="checkpoint", daemon=True)
+        watcher.start()
+        watcher.join(max(self._began + self._timeout - time.monotonic(), 0.0))
+        if watcher.is_alive():
+            self._manager = None  # to close it would wait as well
+            raise TimeoutError(
+                errno.ETIMEDOUT,
+                f"took over {self._timeout} s (checkpoint.timeout)",
+            )
+        if caught:
+            raise caught[0]
+
     def _missed(self, step: int, error: Exception) -> None:
         self._pending = None
         self._failures += 1
@@ -241,7 +274,14 @@ class Checkpointer:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            self._manager = ocp.CheckpointManager(
+
+            def seal(folder: epath.Path, step: int) -> None:
+                if self._manager is not manager:
+                    raise TimeoutError(errno.ETIMEDOUT, "came too late")
+                prints = as_text(self._words)
+                write_digest(folder, step, array_entries(self._arrays, prints))
+
+            self._manager = manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=self._keep,
@@ -249,20 +289,17 @@ class Checkpointer:
                     create=False,
                     # Failures of mkdir show in save() and not after a time-out.
                     async_options=ocp.AsyncOptions(
-                        create_directories_asynchronously=False
+                        create_directories_asynchronously=False,
+                        timeout_secs=self._timeout,
                     ),
                     file_options=ocp.options.FileOptions(
                         path_permission_mode=DIRECTORY_MODE
                     ),
-                    temporary_path_class=committing_with(self.directory, self._seal),
+                    temporary_path_class=committing_with(self.directory, seal),
                     lightweight_initialize=True,
                 ),
             )
         return self._manager
-
-    def _seal(self, folder: epath.Path, step: int) -> None:
-        prints = as_text(self._words)
-        write_digest(folder, step, array_entries(self._arrays, prints))
 
     def _drop_manager(self) -> None:
         """Closes Orbax's manager, whose list of steps is no longer that of the disk.

@@ -47,6 +47,7 @@ def committing_with(
                 await super().finalize(*args, **kwargs)
             finally:
                 self._final_path = final
+            _forget_place(folder)
             seal(folder, int(final.name))
             if is_local(folder):
                 _settle(folder)
@@ -55,6 +56,13 @@ def committing_with(
                 _flush(directory)
 
     return Sealed
+
+
+def _forget_place(folder: epath.Path) -> None:
+    """Takes the path of this machine out of the marks that Orbax only looks for."""
+    for path in (folder, *folder.iterdir()):
+        if (mark := path / atomicity.COMMIT_SUCCESS_FILE).exists():
+            mark.write_text("done\n")
 
 
 def _settle(folder: epath.Path) -> None:

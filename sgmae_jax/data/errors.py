@@ -9,6 +9,10 @@ class DataError(ValueError):
     exit_code = 2  # what the program ends with
 
 
+class Stalled(DataError):
+    """A batch did not come in time: a read hangs, or the disk is far too slow."""
+
+
 class BadImage(Exception):
     """One image cannot be used; a loader counts it and takes the next good one.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sgmae_jax.data.errors import BadImage, DataError, TooManyBad
+from sgmae_jax.data.errors import BadImage, DataError, Stalled, TooManyBad
 from sgmae_jax.data.rows import Row, Rows
 from sgmae_jax.data.source import Items
 
@@ -80,6 +80,7 @@ class Loader:
         process_count: how many processes share the global batch.
         threads: threads that read, >= 1.
         prefetch: batches made ahead, >= 1.
+        timeout: seconds that `iterate` and `sweep` wait for one batch, > 0.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
@@ -102,6 +103,7 @@ class Loader:
         process_count: int = 1,
         threads: int = 2,
         prefetch: int = 2,
+        timeout: float = 300.0,
     ):
         if not 0 <= process_index < process_count or batch_size % process_count:
             raise DataError(
@@ -125,6 +127,7 @@ class Loader:
         self._block = slice(process_index * block, (process_index + 1) * block)
         self._threads = threads
         self._prefetch = prefetch
+        self._timeout = timeout
         self._bad: dict[int, str] = {}
         self._lock = threading.Lock()
         # Two epochs: around their border both are asked for.
@@ -152,6 +155,8 @@ class Loader:
 
         Raises:
             TooManyBad: as `batch_at`.
+            Stalled: a batch took longer than `timeout`. Its thread may hang in a read
+                for ever, and Python waits for it at exit unless the process is ended.
         """
         jobs = map(self._drawn, itertools.count(start_step))
         with contextlib.closing(self._ahead(jobs)) as batches:
@@ -164,7 +169,7 @@ class Loader:
         threads, bad items and closing are as in `iterate`.
 
         Raises:
-            TooManyBad: as `batch_at`.
+            TooManyBad, Stalled: as `iterate`.
         """
         starts = range(0, len(self._source), self._batch_size)
         jobs = ((0, self._in_order(start), self._whole) for start in starts)
@@ -189,17 +194,27 @@ class Loader:
                 made = [pool.submit(self._make, part, show) for part in parts]
                 ahead.append((epoch, made))
 
+        patience = self._timeout
         try:
             submit(itertools.islice(jobs, self._prefetch))
             while ahead:
-                epoch, futures = ahead.popleft()
+                epoch, futures = ahead[0]
                 start = time.perf_counter()
+                if concurrent.futures.wait(futures, patience).not_done:
+                    patience = 0.0
+                    raise Stalled(
+                        f"no batch of {self._source.name} in {self._timeout:g} s "
+                        "(config.data.timeout): a read hangs or is far too slow"
+                    )
                 parts = [future.result() for future in futures]
                 self.wait_seconds += time.perf_counter() - start
+                ahead.popleft()
                 submit(itertools.islice(jobs, 1))
                 yield self._join(epoch, list(itertools.chain(*parts)))
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            running = [one for _, made in ahead for one in made if not one.cancel()]
+            hanging = concurrent.futures.wait(running, patience).not_done
+            pool.shutdown(wait=not hanging, cancel_futures=True)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self._seed, epoch, _ORDER])
@@ -236,7 +251,8 @@ class Loader:
                     return {**show(index, self._source[index]), "id": index}
                 except BadImage as bad:
                     self._note(index, bad)
-                except Exception as error:
+                # A reader that calls sys.exit would else end the program as if done.
+                except (Exception, SystemExit) as error:
                     where = f"example {index} of {self._source.name}"
                     raise RuntimeError(f"{where}: {error!r}") from error
             self.check_share(self.bad.count)

@@ -110,6 +110,7 @@ def _fit(
             warmup_epochs=epochs * _WARMUP,
             weight_decay=0.0,
             clip_norm=None,
+            spike=None,
         ),
         momentum=_MOMENTUM,
         trust=_TRUST,

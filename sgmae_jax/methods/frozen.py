@@ -27,6 +27,7 @@ from sgmae_jax.config import (
 from sgmae_jax.methods.base import Method, Params, Run
 from sgmae_jax.methods.image import make_autoencoder
 from sgmae_jax.models import Autoencoder
+from sgmae_jax.schema import FIELDS
 from sgmae_jax.weights import (
     Weights,
     WeightsError,
@@ -192,10 +193,19 @@ def read_run(folder: Path) -> tuple[Any, Method, Params]:
     saved = folder_of(folder)
     step, meta = read_meta(saved)
     config = config_from(meta["config"])
+    if not is_own(config.mask.fn):
+        # Nothing is hidden from a frozen network, and a file may not name code to run.
+        config.mask.fn = FIELDS["mask.fn"].default
+        config.mask.options = {}
     method = methods.load(config.method.name).build(config, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     params = restore_params(saved, shapes, step=step)
     return config, method, params
+
+
+def is_own(name: Any) -> bool:
+    """Whether a dotted path that a file names is of this package."""
+    return isinstance(name, str) and name.startswith("sgmae_jax.")
 
 
 def _read_run(folder: Path) -> PyTree:

@@ -18,7 +18,7 @@ from sgmae_jax.config import (
     validate,
 )
 from sgmae_jax.methods.base import Method, Run
-from sgmae_jax.methods.frozen import difference
+from sgmae_jax.methods.frozen import difference, is_own
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.mesh import make_mesh, placed, put_same, state_shardings
 from sgmae_jax.weights import WeightsError, is_weights, read_weights, wishes
@@ -47,6 +47,7 @@ def restore_run(
             "directory, one that holds checkpoints/, or weights"
         )
     step, meta = read_meta(folder, log=console.say)
+    _check_named(meta["config"].get("mask.fn"), config)
     merged = _merge(meta["config"], config)
     method = methods.load(merged.method.name).build(merged, Run(**meta["run"]))
     shapes = jax.eval_shape(method.init, init_key(merged))
@@ -107,6 +108,15 @@ def _restore_weights(config, path: pathlib.Path):
     if card and config.weights.image_size is None and config.weights.channels is None:
         meta["card"] = {name: card[name] for name in ("method", "scores")}
     return card.get("step", 0), merged, method, params, meta
+
+
+def _check_named(fn: Any, wished) -> None:
+    """Code outside of this package runs only if the user's own config names it."""
+    if not is_own(fn) and fn != wished.mask.fn:
+        raise ConfigError(
+            f"config.mask.fn: the run was trained with {fn!r}, which no checkpoint may "
+            f"import; if you trust it, add --config.mask.fn={fn}"
+        )
 
 
 def _merge(trained: dict[str, Any], wished):

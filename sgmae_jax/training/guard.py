@@ -1,4 +1,4 @@
-"""Host side of the non-finite guard: the budget, and what to keep when it is spent."""
+"""Host side of the guard against void steps: a budget, and what is kept of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class NonFiniteError(RuntimeError):
-    """More steps than allowed had a loss or gradient that is not finite."""
+    """More steps than allowed were void: not finite, or spikes."""
 
     exit_code = 4
 
@@ -33,7 +33,8 @@ class SkipBudget:
 
         Args:
             step: the step that was void.
-            details: what is needed to replay it: seed, ids, epochs, metrics.
+            details: what is needed to replay it: seed, ids, epochs, metrics; the
+                parameters are those of the last checkpoint, trained up to it.
 
         Raises:
             NonFiniteError: the budget of the window is spent.
@@ -48,7 +49,8 @@ class SkipBudget:
             (self._folder / name).write_text(text)
         if len(self._void) > self._budget:
             raise NonFiniteError(
-                f"{len(self._void)} of the last {self._window} steps had a loss or "
-                f"gradient that is not finite (guard.budget = {self._budget}); the "
-                f"last, step {step}, is described in nan_capture/{name}"
+                f"{len(self._void)} of the last {self._window} steps were void, their "
+                "loss or gradient not finite or a spike (guard.budget = "
+                f"{self._budget}); the last, step {step}, is described in "
+                f"nan_capture/{name}"
             )

@@ -38,6 +38,7 @@ def make_loader(config, run: Run, source: Items, stream: Stream) -> Loader:
         process_count=jax.process_count(),
         threads=config.data.threads or _threads(config.data.in_memory),
         prefetch=config.data.prefetch,
+        timeout=config.data.timeout,
     )
 
 

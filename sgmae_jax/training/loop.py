@@ -112,6 +112,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
         keep=config.checkpoint.keep,
         keep_period=config.checkpoint.keep_period,
         max_failures=config.checkpoint.max_failures,
+        timeout=config.checkpoint.timeout,
         log=console.say,
     )
     data = {"batch_size": config.data.batch_size, "fingerprint": source.fingerprint()}

@@ -75,14 +75,14 @@ class Progress:
         metrics = jax.device_get([metrics for _, metrics, _ in self._pending])
         origins = [(number, origin) for number, _, origin in self._pending]
         self._pending.clear()
-        void = [bool(one["skipped"]) for one in metrics]
+        void = [bool(one["skipped"] or one.get("spiked", 0)) for one in metrics]
         good = [one for one, bad in zip(metrics, void, strict=True) if not bad]
         # In float64 and in order of steps: the same numbers whoever adds them up.
         # Phases differ in what they measure; an update that rested has measured NaN.
         found: dict[str, list[np.float64]] = {}
         for one in good or metrics:
             for name, value in one.items():
-                if name != "skipped" and not (good and np.isnan(value)):
+                if name not in ("skipped", "spiked") and not (good and np.isnan(value)):
                     found.setdefault(name, []).append(np.float64(value))
         means = {name: float(np.mean(values)) for name, values in found.items()}
         loss = means.get("loss", np.nan)
@@ -94,7 +94,11 @@ class Progress:
         values = {
             "epoch": step / self._run.steps_per_epoch,
             **means,
-            "skipped": float(sum(void)),
+            **{
+                name: float(sum(int(one[name]) for one in metrics))
+                for name in ("skipped", "spiked")
+                if name in metrics[0]
+            },
             f"bad_{self._unit}s": float(self._bad()),
             f"{self._unit}s_per_second": rate,
             "input_wait": share,
@@ -153,7 +157,8 @@ class Progress:
         return sum(counts)
 
     def _capture(self, step: int, origin, metrics) -> None:
-        self._console.say(f"step {step}: loss or gradient not finite, step skipped")
+        what = "loss or gradient not finite" if metrics["skipped"] else "a spike"
+        self._console.say(f"step {step}: {what}, step skipped")
         self._budget.void(
             step,
             {

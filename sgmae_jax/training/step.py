@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from sgmae_jax.methods.base import Batches, Gradient, Method, Metrics
-from sgmae_jax.optimizer import learning_rate
+from sgmae_jax.optimizer import learning_rate, spiked
 from sgmae_jax.training.mesh import replicated
 from sgmae_jax.training.state import TrainState
 
@@ -20,9 +20,10 @@ def make_step(
 ) -> Callable[[TrainState, Batches, Hashable], tuple[TrainState, Metrics]]:
     """Builds what training jits: (state, batches, phase) -> (state, metrics).
 
-    If a loss or a gradient is not finite, the step is void: parameters, moments and
-    whatever `post_update` averages stay as they were, and only the step counter and
-    the count of skipped steps move on.
+    If a loss or a gradient is not finite, or is a spike where the optimizer watches for
+    them (`optim.spike`), the step is void: parameters, moments and whatever
+    `post_update` averages stay as they were, and only the step counter and the count
+    of skipped steps move on.
 
     Args:
         method: what to train.
@@ -31,7 +32,8 @@ def make_step(
     Returns:
         A pure function; `phase` must be static. Metrics hold, for each update, its
         own metrics, "grad_norm" and "lr" (behind its name, if it has one), and
-        "skipped" (1 if the step was void).
+        "skipped" (1 if the step was void as not finite) and, where spikes are watched
+        for, "spiked" (1 if it was void as one).
 
     Raises:
         ValueError: not exactly one update is without a name, or two share one.
@@ -45,7 +47,7 @@ def make_step(
         params, opts = dict(state.params), []
         by_name = dict(zip(names, state.opt, strict=True))
         metrics: Metrics = {}
-        finite = jnp.bool_(True)
+        finite, jumped = jnp.bool_(True), None
         params, batches, noted = method.prepare(params, batches, key, state.step, phase)
         metrics |= noted
         for update, opt in zip(method.updates, state.opt, strict=True):
@@ -71,9 +73,12 @@ def make_step(
             opts.append(opt)
             by_name[update.name] = opt
             finite &= good
+            if (jump := spiked(opt)) is not None:
+                jumped = jump if jumped is None else jumped | jump
         params = method.post_update(params, state.step + 1)
+        sound = finite if jumped is None else finite & ~jumped
         new_params, new_opt = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
+            lambda new, old: jnp.where(sound, new, old),
             (params, tuple(opts)),
             (state.params, state.opt),
         )
@@ -81,7 +86,10 @@ def make_step(
         state = TrainState(
             state.step + 1, new_params, new_opt, state.key, state.skipped + void
         )
-        return state, {**metrics, "skipped": void}
+        metrics["skipped"] = void
+        if jumped is not None:
+            metrics["spiked"] = (finite & jumped).astype(jnp.int32)
+        return state, metrics
 
     return step_fn
 

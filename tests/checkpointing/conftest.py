@@ -1,9 +1,9 @@
 """Directories with checkpoints to harm."""
 
 import pytest
-from checkpoint_states import make_state
 
 from sgmae_jax.checkpointing import Checkpointer
+from tests.checkpointing.states import make_state
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import sysconfig
 
 import jax
 import numpy as np
-from checkpoint_states import make_state
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sgmae_jax.checkpointing import Checkpointer
+from tests.checkpointing.states import make_state
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "checkpoints.md"
 EXAMPLE = '"/data/runs/quickstart/checkpoints/1000/state"'

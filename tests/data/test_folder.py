@@ -269,6 +269,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.fault(21)
 def test_what_is_refused_gets_one_line(name, tmp_path):
     make, message = REFUSED[name]
     with pytest.raises(DataError, match=message) as caught:
@@ -285,6 +286,7 @@ def test_a_wrong_split_names_those_there(places, tmp_path):
         Folder(str(plain), split="test")
 
 
+@pytest.mark.fault(21)
 def test_links_in_archives_are_left_out(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         member = tarfile.TarInfo("a/1.png")
@@ -303,6 +305,7 @@ def test_links_in_archives_are_left_out(tmp_path):
     assert open_files(str(tmp_path / "x.zip")).names() == ["a/1.png"]
 
 
+@pytest.mark.fault(21)
 def test_members_of_absurd_size_are_bad_before_they_are_read(monkeypatch, places):
     monkeypatch.setattr("sgmae_jax.data.files.MAX_BYTES", 50)
     for place in places:

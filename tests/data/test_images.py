@@ -121,6 +121,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
+@pytest.mark.fault(11)
 def test_odd_images_equal_their_reference(name):
     data, expected = ODD[name]
     image = decode_image(data, name=name)
@@ -130,6 +131,7 @@ def test_odd_images_equal_their_reference(name):
     assert np.abs(image - expected.astype(float)).max() <= (1 if name == "CMYK" else 0)
 
 
+@pytest.mark.fault(11)
 def test_cmyk_jpeg_with_inverted_inks_is_not_a_negative():
     white = Image.new("CMYK", (16, 16), (0, 0, 0, 0))
     image = decode_image(encoded(white, "JPEG"), name="cmyk.jpg")
@@ -200,6 +202,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
+@pytest.mark.fault(11)
 def test_bad_images_say_why(name):
     data, reason = BAD[name]
     with pytest.raises(BadImage, match=reason) as caught:
@@ -210,18 +213,21 @@ def test_bad_images_say_why(name):
 
 
 @pytest.mark.parametrize("whole", [JPEG, PROGRESSIVE], ids=["baseline", "progressive"])
+@pytest.mark.fault(11)
 def test_a_jpeg_cut_anywhere_is_bad(whole):
     for length in range(0, len(whole), 7):
         with pytest.raises(BadImage):
             decode_image(whole[:length], name="cut.jpg")
 
 
+@pytest.mark.fault(11)
 def test_bombs_are_refused_whatever_limit_pillow_has(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(BadImage, match="20000x20000 is more than"):
         decode_image(bomb(), name="bomb.png")
 
 
+@pytest.mark.fault(11)
 def test_pillow_must_not_be_told_to_take_truncated_files(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(DataError, match="LOAD_TRUNCATED_IMAGES"):

@@ -109,6 +109,7 @@ def test_the_rest_of_an_epoch_is_dropped():
     assert (made.batch_at(3)["epoch"] == 1).all()
 
 
+@pytest.mark.fault(19)
 def test_an_example_looks_the_same_at_every_batch_size():
     whole = by_example(loader(batch_size=100).batch_at(s) for s in range(2))
     for size in (1, 7, 32):
@@ -166,6 +167,7 @@ def test_the_view_is_that_of_the_image():
         np.testing.assert_array_equal(batch["view"][row], shown.view)
 
 
+@pytest.mark.fault(11)
 def test_a_bad_image_is_replaced_by_the_next_good_one():
     source = Numbers(50, bad=(3, 10, 11, 12, 49))
     made = loader(source, batch_size=50, varied=False, max_bad_fraction=0.1)
@@ -185,6 +187,7 @@ def test_a_bad_image_is_replaced_by_the_next_good_one():
     ]
 
 
+@pytest.mark.fault(11)
 def test_the_first_twenty_bad_images_are_named():
     source = Numbers(100, bad=tuple(range(30)))
     made = loader(source, batch_size=100, max_bad_fraction=0.3)
@@ -205,6 +208,7 @@ def test_the_first_twenty_bad_images_are_named():
         (100, 1.0, True),
     ],
 )
+@pytest.mark.fault(11)
 def test_the_run_stops_past_the_share(bad, fraction, stops):
     source = Numbers(100, bad=tuple(range(bad)))
     made = loader(source, batch_size=50, max_bad_fraction=fraction)
@@ -221,6 +225,7 @@ def test_the_run_stops_past_the_share(bad, fraction, stops):
             made.batch_at(step)
 
 
+@pytest.mark.fault(11)
 def test_one_percent_of_damaged_files(tmp_path):
     """Files on disk damaged in many ways: counted, named, and stopped at."""
     from PIL import Image
@@ -246,6 +251,7 @@ def test_one_percent_of_damaged_files(tmp_path):
         next(strict.iterate(0))
 
 
+@pytest.mark.fault(18)
 def test_other_errors_reach_the_consumer_in_order_and_named():
     class Breaks(Numbers):
         def __getitem__(self, index):

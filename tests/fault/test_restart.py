@@ -62,6 +62,7 @@ def _steps(workdir):
 @pytest.mark.parametrize(
     ("number", "steps"), [(3, 80), pytest.param(20, 160, marks=pytest.mark.slow)]
 )
+@pytest.mark.fault(1)
 def test_kill_nine_changes_no_loss(number, steps, tmp_path):
     expected = whole(tmp_path, steps)
     rng = random.Random(number)
@@ -74,6 +75,7 @@ def test_kill_nine_changes_no_loss(number, steps, tmp_path):
 @pytest.mark.parametrize(
     ("number", "steps"), [(2, 80), pytest.param(20, 200, marks=pytest.mark.slow)]
 )
+@pytest.mark.fault(2)
 def test_sigterm_saves_and_exits_zero(number, steps, tmp_path):
     expected = whole(tmp_path, steps)
     rng = random.Random(number)
@@ -82,6 +84,7 @@ def test_sigterm_saves_and_exits_zero(number, steps, tmp_path):
     assert tiny.losses(tmp_path / "torn") == expected
 
 
+@pytest.mark.fault(4)
 def test_a_flipped_byte_falls_back_and_the_curve_is_the_same(tmp_path):
     expected = whole(tmp_path)
     folder = tmp_path / "whole" / "checkpoints" / str(STEPS)
@@ -182,6 +185,8 @@ METHODS = {
         for name in METHODS
     ],
 )
+@pytest.mark.fault(1)
+@pytest.mark.fault(2)
 def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
     changes = {"method__name": name, **METHODS[name]}
     if name == "automae":
@@ -199,6 +204,7 @@ def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
 @pytest.mark.parametrize(
     "step", [20, *(pytest.param(near, marks=pytest.mark.slow) for near in (18, 22))]
 )
+@pytest.mark.fault(1)
 def test_a_stage_boundary_is_crossed_once(step, tmp_path):
     """A run whose newest checkpoint is of the boundary, or just beside it, goes on."""
     changes = {"method__name": "dbot", "checkpoint__keep_period": 2}
@@ -227,6 +233,8 @@ def arrays(workdir, step):
 
 
 @pytest.mark.parametrize(("sig", "changes"), CASES, ids=str)
+@pytest.mark.fault(1)
+@pytest.mark.fault(2)
 def test_guidance_survives_kills_and_signals(sig, changes, tmp_path):
     changes = GUIDED | changes
     expected = whole(tmp_path, 60, **changes)

@@ -196,6 +196,7 @@ BAD_FUNCTIONS = [
 
 
 @pytest.mark.parametrize("fn, options, words", BAD_FUNCTIONS)
+@pytest.mark.fault(10)
 def test_masks_that_break_the_contract_are_named(fn, options, words):
     check = partial(check_mask_fn, fn, grid=GRID, ratio=0.75, options=options)
     if words is None:

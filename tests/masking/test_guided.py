@@ -285,6 +285,7 @@ def finite(found):
 
 
 @pytest.mark.parametrize("features", NOTHING)
+@pytest.mark.fault(15)
 def test_an_image_with_nothing_to_find_is_counted_and_masked_at_random(features):
     features = features(np.random.default_rng(0))
     attention = easy()[1][:1]
@@ -301,6 +302,7 @@ def test_an_image_with_nothing_to_find_is_counted_and_masked_at_random(features)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["features", "attention"])
 @pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.fault(15)
 def test_a_bad_number_stays_in_its_image(value, where, relation):
     good = easy()[:2]
     bad = list(good)
@@ -315,6 +317,7 @@ def test_a_bad_number_stays_in_its_image(value, where, relation):
 
 
 @pytest.mark.parametrize("features", [zero, alike])
+@pytest.mark.fault(15)
 def test_attention_that_says_nothing_is_counted(features):
     features = jnp.asarray(features(np.random.default_rng(0)), "float32")[None]
     for attention in (jnp.full((1, 2, 197, 197), 1 / 197), jnp.zeros((1, 2, 197, 197))):
@@ -322,6 +325,7 @@ def test_attention_that_says_nothing_is_counted(features):
         assert found.degenerate.all() and finite(found)
 
 
+@pytest.mark.fault(15)
 def test_some_zero_vectors_and_duplicates_are_no_reason_to_give_up():
     features, attention, disc = easy()
     features = features.at[:, 5].set(0)
@@ -338,6 +342,7 @@ def test_some_zero_vectors_and_duplicates_are_no_reason_to_give_up():
     [((1, 1), "cosine"), ((1, 1), "attention"), ((1, 2), "cosine")]
     + [((3, 1), "cosine"), ((2, 2), "attention"), ((5, 3), "cosine")],
 )
+@pytest.mark.fault(15)
 def test_small_and_oblong_grids(grid, relation):
     tokens = grid[0] * grid[1]
     part = np.arange(tokens) < tokens // 2
@@ -366,6 +371,7 @@ wild = hnp.arrays(
 
 @properties
 @given(features=wild, seed=seeds)
+@pytest.mark.fault(15)
 def test_whatever_the_features_the_mask_is_valid(features, seed):
     attention = jax.nn.softmax(
         jax.random.normal(jax.random.key(seed), (3, 2, 7, 7)), axis=-1

@@ -115,6 +115,7 @@ def test_only_ranks_matter(exponent):
 # Ties.
 
 
+@pytest.mark.fault(15)
 def test_constant_relevance_gives_a_random_mask():
     """Every token as often, and every pair: Pearson's sum against its expectation."""
     tokens = 24
@@ -140,6 +141,7 @@ def test_ties_at_the_boundary_alone_are_drawn():
     assert_share(hidden[:, 4:20], 14 / 16)
 
 
+@pytest.mark.fault(15)
 def test_what_is_not_finite_counts_as_zero():
     relevance = np.asarray([1, np.nan, np.inf, -np.inf, 0, -1.0, -2, -3])
     hidden = draw(relevance, ratio=0.5)

@@ -88,6 +88,7 @@ on_meshes = pytest.mark.parametrize(
 
 
 @on_meshes
+@pytest.mark.fault(19)
 def test_jit_over_sharded_arrays(name, kind, devices):
     mesh, placed = on_mesh(devices, kind)
     sharding = NamedSharding(mesh, ROWS)

@@ -45,6 +45,7 @@ def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+@pytest.mark.fault(13)
 def test_the_budget_counts_in_a_window_and_keeps_a_capture(tmp_path):
     budget = SkipBudget(budget=2, window=10, folder=tmp_path)
     for step in (1, 5, 12, 20):  # never three within ten steps
@@ -56,6 +57,7 @@ def test_the_budget_counts_in_a_window_and_keeps_a_capture(tmp_path):
     assert kept["batches"]["train"]["ids"] == [3] and kept["step"] == 21
 
 
+@pytest.mark.fault(20)
 def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     folder = tmp_path / "run"
     hold = (
@@ -77,6 +79,7 @@ def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     lock.close()
 
 
+@pytest.mark.fault(8)
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):

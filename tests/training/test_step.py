@@ -35,6 +35,7 @@ def test_a_step_is_gradient_descent():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.fault(12)
 def test_a_non_finite_step_is_void(bad):
     teacher = {"model": 0.0, "teacher": 5.0}
 
@@ -62,6 +63,7 @@ def test_a_non_finite_step_is_void(bad):
     jax.tree.map(np.testing.assert_array_equal, resumed.params, clean.params)
 
 
+@pytest.mark.fault(12)
 def test_a_non_finite_update_voids_the_others_too():
     method = toy(
         quadratic("a", 1.0, optax.sgd(0.1)),
@@ -171,6 +173,7 @@ def test_one_compilation_a_phase():
     assert sorted(traces) == [0.5, 0.75]
 
 
+@pytest.mark.fault(19)
 def test_devices_do_not_change_a_step():
     method = one_network()
     batch = rows(*np.random.default_rng(1).normal(size=16))

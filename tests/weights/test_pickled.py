@@ -137,12 +137,14 @@ def refused(payload, words="."):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.fault(21)
 def test_nothing_is_executed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(of(HOSTILE[name]))
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.fault(21)
 def test_the_marker_would_have_been_left(tmp_path, monkeypatch):
     """The test above can fail: the same pickles are harmful to `pickle`."""
     monkeypatch.chdir(tmp_path)
@@ -152,6 +154,7 @@ def test_the_marker_would_have_been_left(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.fault(21)
 def test_what_pickle_makes_of_reduce_is_refused(protocol, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps({"model": {"w": Reduced()}}, protocol)
@@ -196,6 +199,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
+@pytest.mark.fault(21)
 def test_tensors_that_lie_are_refused(name):
     value, words = BAD[name]
     if name in ("recursion", "long"):  # allowed to exist; no tensors
@@ -237,10 +241,12 @@ def rezipped(change):
     ],
     ids=lambda value: value if isinstance(value, str) else "file",
 )
+@pytest.mark.fault(21)
 def test_archives_that_are_none_of_pytorchs(payload, words):
     refused(payload, words)
 
 
+@pytest.mark.fault(21)
 def test_a_member_larger_than_the_file_is_refused():
     sound = bytearray(torch_file({"w": SIX}))
     place = sound.rindex(b"PK\x01\x02", 0, sound.rindex(b"data/0"))

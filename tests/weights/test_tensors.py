@@ -62,6 +62,7 @@ def entry(shape, start, end, dtype="F32"):
     ],
     ids=range(22),
 )
+@pytest.mark.fault(21)
 def test_a_header_that_lies_is_refused(payload, tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(payload)
@@ -100,6 +101,7 @@ def test_every_flip_in_the_header_and_every_cut_is_found(tmp_path):
     ids=["line", "escape", "zero", "long"],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.fault(21)
 def test_names_cannot_write_lines_of_their_own(name, suffix, tmp_path):
     path = tmp_path / f"w.{suffix}"
     tensors = {name: TREE["w"]}
@@ -204,6 +206,7 @@ def test_a_file_in_parts_is_read(tmp_path):
     ],
     ids=str,
 )
+@pytest.mark.fault(21)
 def test_an_index_that_lies_is_refused(weight_map, words, tmp_path):
     sharded(tmp_path, weight_map)
     refused(tmp_path, words)

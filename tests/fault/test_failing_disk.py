@@ -4,13 +4,16 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
-from checkpoint_states import assert_equal, make_state, names, target_of
 from orbax.checkpoint._src.path import deleter
 
 from sgmae_jax.checkpointing import Checkpointer, SaveFailed, commit
+from tests.checkpointing.states import assert_equal, make_state, names, target_of
 
 # Runs alone: a limit on file sizes is for a whole process.
 _LIMITED = """
@@ -52,6 +55,7 @@ def run(code, *arguments):
 
 
 @pytest.mark.parametrize("limit", [200, 100_000])
+@pytest.mark.fault(7)
 def test_files_that_cannot_grow(tmp_path, limit):
     done = run(_LIMITED, tmp_path, limit)
     assert done.returncode == 0, done.stderr
@@ -67,6 +71,7 @@ def test_files_that_cannot_grow(tmp_path, limit):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(7)
 def test_full_disk(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
@@ -95,6 +100,7 @@ def refuse(monkeypatch, error):
     monkeypatch.setattr(commit, "_flush", flush)
 
 
+@pytest.mark.fault(7)
 def test_failures_in_a_row_end_the_run(tmp_path, lines, monkeypatch):
     checkpointer = Checkpointer(tmp_path, max_failures=2, log=lines.append)
     state = make_state()
@@ -126,6 +132,7 @@ def test_failures_in_a_row_end_the_run(tmp_path, lines, monkeypatch):
     checkpointer.close()
 
 
+@pytest.mark.fault(7)
 def test_no_old_step_goes_for_a_failed_one(tmp_path, lines, monkeypatch):
     checkpointer = Checkpointer(tmp_path, keep=1, log=lines.append)
     checkpointer.save(1, make_state(1), {})
@@ -144,6 +151,7 @@ def test_no_old_step_goes_for_a_failed_one(tmp_path, lines, monkeypatch):
     checkpointer.close()
 
 
+@pytest.mark.fault(8)
 def test_an_old_step_that_cannot_be_deleted(saved, lines, monkeypatch):
     directory, checkpointer = saved
     checkpointer.close()
@@ -165,6 +173,7 @@ def test_an_old_step_that_cannot_be_deleted(saved, lines, monkeypatch):
     checkpointer.close()
 
 
+@pytest.mark.fault(22)
 def test_a_slow_disk_is_told_of(tmp_path, lines, monkeypatch):
     checkpointer = Checkpointer(tmp_path, log=lines.append)
     state = make_state()
@@ -182,6 +191,7 @@ def test_a_slow_disk_is_told_of(tmp_path, lines, monkeypatch):
     assert names(tmp_path) == ["1", "2", "3"]
 
 
+@pytest.mark.fault(8)
 def test_a_directory_that_vanished_is_a_failed_save(tmp_path, lines):
     directory = tmp_path / "checkpoints"
     checkpointer = Checkpointer(directory, log=lines.append)
@@ -200,8 +210,70 @@ def test_a_directory_that_vanished_is_a_failed_save(tmp_path, lines):
     checkpointer.close()
 
 
+@pytest.mark.fault(8)
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         Checkpointer(tmp_path / "file" / "checkpoints")
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.fault(22)
+def test_a_save_that_takes_too_long_is_a_failed_one(tmp_path, lines, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, timeout=1, max_failures=2, log=lines.append)
+    state, free = make_state(), threading.Event()
+    checkpointer.save(1, state, {})
+    assert checkpointer.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "_flush", lambda path: free.wait(60))
+        begin = time.monotonic()
+        checkpointer.save(2, state, {})
+        assert not checkpointer.wait()
+        assert 0.9 < time.monotonic() - begin < 20
+        assert lines[-1] == (
+            "checkpoint 2: not saved: took over 1 s (checkpoint.timeout) (failed save 1"
+            " of 2 in a row); the run goes on"
+        )
+        checkpointer.save(3, state, {})
+        with pytest.raises(SaveFailed, match=r"checkpoint 3: .*failed save 2 of 2"):
+            checkpointer.wait()
+    free.set()
+    # What comes late is not committed, and nothing is left of it.
+    time.sleep(0.5)
+    checkpointer.save(4, make_state(4), {})
+    assert checkpointer.wait()
+    checkpointer.close()
+    assert names(tmp_path) == ["1", "4"]
+
+
+@pytest.mark.fault(22)
+def test_steps_go_on_while_the_disk_is_slow(tmp_path, lines, monkeypatch):
+    """Between two saves that take a second each, a step takes what it always does."""
+    checkpointer = Checkpointer(tmp_path, log=lines.append)
+    state = make_state()
+    checkpointer.save(1, state, {})
+    checkpointer.wait()
+    flush, slow = commit._flush, threading.Event()
+
+    def throttled(path):
+        slow.wait(0.1)
+        flush(path)
+
+    monkeypatch.setattr(commit, "_flush", throttled)
+
+    advance = jax.jit(lambda x: jnp.tanh(x @ x))
+    x = jax.block_until_ready(advance(jnp.ones((400, 400))))
+
+    def steps(count):
+        begin = time.monotonic()
+        for _ in range(count):
+            jax.block_until_ready(advance(x))
+        return (time.monotonic() - begin) / count
+
+    usual = steps(40)
+    checkpointer.save(2, state, {})
+    during = steps(40)
+    assert checkpointer._manager.is_saving_in_progress()
+    slow.set()
+    assert checkpointer.wait() and during < 3 * usual + 0.01
+    checkpointer.close()

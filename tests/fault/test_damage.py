@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from checkpoint_states import assert_equal, files_of, make_state, names, target_of
 
 from sgmae_jax.checkpointing import (
     Checkpointer,
@@ -17,6 +16,13 @@ from sgmae_jax.checkpointing import (
     restore_series,
 )
 from sgmae_jax.checkpointing.digest import _canonical, _self_hash
+from tests.checkpointing.states import (
+    assert_equal,
+    files_of,
+    make_state,
+    names,
+    target_of,
+)
 
 
 def expect_fallback(directory, lines, reason):
@@ -65,17 +71,35 @@ def check_flips(directory, lines, shares):
     assert found == len(files) * len(shares)
 
 
+@pytest.mark.fault(4)
 def test_a_flipped_byte_in_any_file(saved, lines):
     directory, _ = saved
     check_flips(directory, lines, [0.5])
 
 
+@pytest.mark.fault(3)
+def test_each_file_in_turn_cut_in_half(saved):
+    directory, _ = saved
+    for name in files_of(directory / "2"):
+        path = directory / "2" / name
+        sound = path.read_bytes()
+        path.write_bytes(sound[: len(sound) // 2])
+        heard = []
+        found = read_meta(directory, log=heard.append)[0]
+        assert found == (1 if sound else 2), name
+        assert len(heard) == (1 if sound else 0) and all(name in one for one in heard)
+        path.write_bytes(sound)
+    assert read_meta(directory)[0] == 2
+
+
 @pytest.mark.slow
+@pytest.mark.fault(4)
 def test_a_flipped_byte_at_many_positions(saved, lines):
     directory, _ = saved
     check_flips(directory, lines, [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 
 
+@pytest.mark.fault(4)
 def test_any_flipped_bit_of_the_digest(saved):
     directory, _ = saved
     path = directory / "2" / "digest.json"
@@ -194,6 +218,10 @@ HARMS = {name: harm for name, harm in globals().items() if name.startswith("harm
 
 
 @pytest.mark.parametrize("name", [name for name in HARMS if name != "harm_array"])
+@pytest.mark.fault(3)
+@pytest.mark.fault(4)
+@pytest.mark.fault(5)
+@pytest.mark.fault(6)
 def test_harm_is_named_and_fallen_back_from(saved, lines, name):
     directory, checkpointer = saved
     checkpointer.close()
@@ -202,6 +230,10 @@ def test_harm_is_named_and_fallen_back_from(saved, lines, name):
 
 
 @pytest.mark.parametrize("name", HARMS)
+@pytest.mark.fault(3)
+@pytest.mark.fault(4)
+@pytest.mark.fault(5)
+@pytest.mark.fault(6)
 def test_a_series_passes_over_harm_and_alters_nothing(saved, name):
     directory, checkpointer = saved
     checkpointer.close()
@@ -215,6 +247,7 @@ def test_a_series_passes_over_harm_and_alters_nothing(saved, name):
     assert names(directory) == before
 
 
+@pytest.mark.fault(4)
 def test_arrays_damaged_before_they_reached_the_disk(saved, lines):
     directory, checkpointer = saved
     reason = harm_array(directory / "2")
@@ -226,6 +259,7 @@ def test_arrays_damaged_before_they_reached_the_disk(saved, lines):
     assert lines == [f"checkpoint 2: {reason}; kept aside as 2.bad"]
 
 
+@pytest.mark.fault(5)
 def test_no_step_left_is_never_a_restart(saved, lines):
     directory, checkpointer = saved
     for step in ("1", "2"):
@@ -240,6 +274,7 @@ def test_no_step_left_is_never_a_restart(saved, lines):
         read_meta(directory)
 
 
+@pytest.mark.fault(5)
 def test_names_of_earlier_victims_are_kept(saved, lines):
     directory, checkpointer = saved
     for expected in ("2.bad", "2.bad2", "2.bad3"):
@@ -250,6 +285,7 @@ def test_names_of_earlier_victims_are_kept(saved, lines):
         assert checkpointer.wait()
 
 
+@pytest.mark.fault(5)
 def test_strange_names_are_left_alone(saved, lines):
     directory, checkpointer = saved
     (directory / "latest").write_text("nonsense")
@@ -266,6 +302,7 @@ def test_strange_names_are_left_alone(saved, lines):
     assert checkpointer.restore(target_of(make_state()))[0] == 3
 
 
+@pytest.mark.fault(9)
 def test_a_later_schema_is_refused(saved):
     directory, checkpointer = saved
     path = directory / "2" / "digest.json"

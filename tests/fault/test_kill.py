@@ -75,11 +75,13 @@ def kill_while_saving(directory, times, seed):
     return leftovers
 
 
+@pytest.mark.fault(1)
 def test_three_kills(tmp_path):
     kill_while_saving(tmp_path, 3, seed=0)
 
 
 @pytest.mark.slow
+@pytest.mark.fault(1)
 def test_twenty_five_kills(tmp_path):
     # A test that never hits a save would prove nothing.
     assert kill_while_saving(tmp_path, 25, seed=1) > 3
