@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pathlib
 import sys
@@ -10,6 +11,8 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
+# A disk that is full, over its quota, or mounted anew for reading only.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _USAGE = """\
 python -m sgmae_jax.main --config FILE[:arg] [--workdir DIR] [--config.FIELD=VALUE ...]
 
@@ -22,8 +25,8 @@ Trains, evaluates, analyzes, exports or imports masked autoencoders, as a config
 
 Exit codes: 0 done, or stopped by SIGTERM with everything saved; 2 the config, the
 data or the command line is wrong; 3 checkpoints are there but none can be used;
-4 too many steps were not finite; 5 checkpoints could not be written; 6 other
-processes of the job have failed or did not come.
+4 too many steps were void; 5 checkpoints or other files of the run could not be
+written; 6 other processes of the job have failed or did not come.
 """
 
 
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words)
     except Exception as error:
         code = getattr(error, "exit_code", None)
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            code = 5
         if code is None:
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -39,6 +39,8 @@ def reached(folder, step, job):
     raise AssertionError(jobs.finish(job))
 
 
+@pytest.mark.fault(2)
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     "victim",
     [0, pytest.param(1, marks=pytest.mark.slow)],
@@ -72,6 +74,7 @@ def test_survivors_of_a_kill_end_and_the_next_job_goes_on(victim, tmp_path):
     assert scores[0].read_text() == scores[1].read_text()
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     ("own", "line"),
     [
@@ -95,6 +98,7 @@ def test_another_config_on_one_process_ends_both_before_step_1(own, line, tmp_pa
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.fault(17)
 @pytest.mark.slow
 def test_other_data_on_one_process_end_both(tmp_path):
     """The same folder by name, but not what is in it."""
@@ -116,6 +120,7 @@ def test_other_data_on_one_process_end_both(tmp_path):
         assert "process 1 has another data set than process 0: fingerprint" in output
 
 
+@pytest.mark.fault(16)
 @pytest.mark.slow
 def test_a_process_that_never_comes_is_one_line(tmp_path):
     given = words(tmp_path / "run", distributed__timeout=5)
@@ -128,6 +133,7 @@ def test_a_process_that_never_comes_is_one_line(tmp_path):
     assert "did not meet within 5 s" in output
 
 
+@pytest.mark.fault(20)
 def test_a_workdir_in_use_ends_both(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -1,6 +1,7 @@
 """What a whole run does about damage and about a disk that refuses."""
 
 import ctypes
+import errno
 import os
 import re
 import resource
@@ -205,3 +206,17 @@ def test_a_disk_that_never_recovers_is_exit_code_5(tmp_path):
     assert child.returncode == 5, error
     assert error.count("\n") == 1
     assert "failed save 2 of 2 in a row" in error
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_below_metrics_or_report_is_one_line(
+    number, tmp_path, monkeypatch, capsys
+):
+    def full(self, step, values):
+        raise OSError(number, os.strerror(number), "metrics.jsonl")
+
+    monkeypatch.setattr("sgmae_jax.training.writers.MetricWriter.write", full)
+    assert main(arguments(tmp_path / "run")) == 5
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "metrics.jsonl" in error
