@@ -46,7 +46,7 @@ def start(wished) -> None:
     The coordinator's address, the number of processes and which one this is come from
     the config, else from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID,
     else from what JAX finds of Cloud TPU, Slurm, Open MPI or Kubernetes. No device may
-    have been touched yet.
+    have been touched yet; where one has, nothing is looked for.
 
     Args:
         wished: the config's `distributed` section.
@@ -56,7 +56,7 @@ def start(wished) -> None:
         ProcessError: the others cannot be reached. Where they do not come in time, the
             process ends with its exit code.
     """
-    if wished.cluster == "none":
+    if wished.cluster == "none" or jax.distributed.is_initialized():
         return
     given = (
         wished.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"),
@@ -95,6 +95,8 @@ def start(wished) -> None:
             ) from None
         # Nothing in the environment speaks of other processes.
     except RuntimeError as error:
+        if named is None and "before any JAX calls" in str(error):
+            return  # part of a program that has begun without others
         reason = (str(error).splitlines() or [""])[0]
         raise ProcessError(f"the processes of the job cannot meet: {reason}") from None
     finally:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgmae_jax import processes
-from sgmae_jax.processes import Disagreement, Vote
+from sgmae_jax.processes import Disagreement, ProcessError, Vote
 
 NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -90,6 +90,13 @@ def test_alone_where_nothing_speaks_of_others(joined, monkeypatch):
     processes.start(wished())
     with pytest.raises(Disagreement, match="cluster = 'slurm': must be where this"):
         processes.start(wished(cluster="slurm"))
+
+
+def test_a_program_that_has_touched_devices_is_alone():
+    assert jax.devices()
+    processes.start(wished())
+    with pytest.raises(ProcessError, match="cannot meet: .*before any JAX calls"):
+        processes.start(wished(coordinator="here:1", processes=1, process=0))
 
 
 def test_alone_everything_is_agreed():
