@@ -95,7 +95,7 @@ def test_alone_where_nothing_speaks_of_others(joined, monkeypatch):
 def test_a_program_that_has_touched_devices_is_alone():
     assert jax.devices()
     processes.start(wished())
-    with pytest.raises(ProcessError, match="cannot meet: .*before any JAX calls"):
+    with pytest.raises(ProcessError, match=r"cannot meet: .*before any JAX calls"):
         processes.start(wished(coordinator="here:1", processes=1, process=0))
 
 
