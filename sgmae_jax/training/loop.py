@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
-import signal
-import time
 from typing import Any
 
 import jax
@@ -21,7 +19,7 @@ from sgmae_jax.config import ConfigError
 from sgmae_jax.data import steps_in
 from sgmae_jax.domains.scoring import VALIDATION
 from sgmae_jax.methods.base import Marks, Run
-from sgmae_jax.processes import Vote, check_same, is_first, of_first
+from sgmae_jax.processes import check_same, is_first, of_first
 from sgmae_jax.training.best import Best
 from sgmae_jax.training.console import Console
 from sgmae_jax.training.guard import SkipBudget
@@ -42,12 +40,12 @@ from sgmae_jax.training.state import (
     with_given,
 )
 from sgmae_jax.training.step import jitted_step
+from sgmae_jax.training.stop import StopSignal
 from sgmae_jax.training.watch import Watch
 from sgmae_jax.training.workdir import public_config, write_json
 from sgmae_jax.training.writers import MetricWriter, NoWriter
 
 SCHEMA_VERSION = 1
-_REPEATED_SECONDS = 5.0
 _AHEAD = 2  # steps dispatched before the host waits for the device
 
 
@@ -175,7 +173,7 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
     )
     best = Best(workdir, console.say) if config.eval.choose_best else None
     progress.begin(start)
-    stop = _StopSignal()
+    stop = StopSignal(late=_AHEAD)
 
     def meta_of(step: int) -> dict[str, Any]:
         return {
@@ -360,46 +358,3 @@ def _say_header(
         console.say(line)
     if start:
         console.say(f"resuming at step {start}")
-
-
-class _StopSignal:
-    """Turns SIGTERM and the first Ctrl-C into a wish to stop after this step.
-
-    A second signal ends at once, but not in the first seconds: when a machine goes down
-    both the program and the script that started it are told, and the script passes it
-    on. Of several processes all stop after the same step, whichever got the signal.
-
-    Attributes:
-        now: whether to stop.
-    """
-
-    def __init__(self) -> None:
-        self.now = False
-        self._wish = False
-        self._told = 0.0
-        self._previous: dict[int, Any] = {}
-        self._vote = Vote(late=_AHEAD) if jax.process_count() > 1 else None
-
-    def __enter__(self) -> _StopSignal:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        """Asks all processes, once a step; sets and returns `now`."""
-        self.now = self.now or (
-            self._wish if self._vote is None else self._vote.cast(self._wish)
-        )
-        return self.now
-
-    def _handle(self, number: int, frame: object) -> None:
-        del frame
-        if not self._wish:
-            self._wish, self._told = True, time.monotonic()
-        elif time.monotonic() - self._told > _REPEATED_SECONDS:
-            signal.signal(number, self._previous[number])
-            signal.raise_signal(number)
