@@ -21,6 +21,7 @@ def lines_with(workdir, name):
     return {row["step"]: row[name] for row in rows if name in row}
 
 
+@pytest.mark.slow
 def test_guidance_and_exploitation_are_logged(tmp_path):
     code, output = tiny.run(tmp_path, method__monitor_epochs=0.5, **SHORT)
     assert code == 0, output
@@ -85,6 +86,7 @@ def test_the_mask_alone_guides_a_plain_mae(method, tmp_path):
     assert len(tiny.losses(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_data_without_a_held_out_split_watch_training_images(tmp_path):
     from PIL import Image
 

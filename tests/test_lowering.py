@@ -109,7 +109,7 @@ def test_lowers_for_both_on_a_divided_state(name, tmp_path):
     lowering = Lowering(CASES[name], pod(32, 8), tmp_path)
     names = _check(lowering, BOTH)
     assert len(set(names)) == len(names)
-    # All but a percent of the bytes are divided; the rest is too small to matter.
+    # All but two percent of the bytes are divided; the rest is too small to matter.
     sizes = zip(
         jax.tree.leaves(lowering.state),
         jax.tree.leaves(lowering.shardings),
@@ -124,7 +124,7 @@ def test_lowers_for_both_on_a_divided_state(name, tmp_path):
         np.prod(leaf.shape) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(lowering.state)
     )
-    assert whole < 0.01 * total
+    assert whole < 0.02 * total
     if name == "self_guided":
         assert sum(one.startswith("step") for one in names) == 2 and "monitor" in names
 

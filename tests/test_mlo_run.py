@@ -67,6 +67,7 @@ def test_masks_are_those_of_the_run(run):
     assert make_autoencoder(config).grid == (4, 4)
 
 
+@pytest.mark.slow
 def test_another_run_takes_them(run, tmp_path):
     folder, _ = run
     check_mask_fn(

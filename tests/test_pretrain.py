@@ -67,6 +67,7 @@ def test_a_run_is_a_frozen_encoder_for_another(finished):
     assert model.encode({"encoder": found}, images).cls.shape == (2, 24)
 
 
+@pytest.mark.slow
 def test_what_a_run_was_given_is_kept_with_it(finished, tmp_path, capsys):
     """The folder of the first stage may go, and its place is nobody's business."""
     first, run = tmp_path / "secret" / "first", tmp_path / "run"

@@ -218,6 +218,7 @@ def test_worlds(trained, tmp_path):
     assert {row["track_id"] for row in rows} == {"0"} and len(rows) == 8 * 6
 
 
+@pytest.mark.slow
 def test_one_program_a_bucket_and_two_devices_agree():
     config = load_config("forecast_roads", [(k, str(v)) for k, v in SMALL.items()])
     config.unlock()

@@ -174,6 +174,7 @@ def test_texts_are_regressed_with_patience(tmp_path, capsys):
     assert set(scores["trained"]) == {"rmse", "spearman"}
 
 
+@pytest.mark.slow
 def test_killed_and_going_on_is_bit_equal(table, tmp_path):
     given = {**SMALL, "data__path": table, "method__random_start": 1.0, "steps": 20}
     given |= {"table__ignore": ("y",), "method__head_mix": "random_mix"}

@@ -37,7 +37,7 @@ class Section:
 
 
 def injected(clip):
-    section = Section(**OPTIM, clip_norm=clip)
+    section = Section(**OPTIM, clip_norm=clip, spike=None)
     return make_adamw(section, batch_size=256, steps_per_epoch=3, total_steps=30)
 
 

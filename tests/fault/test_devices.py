@@ -10,6 +10,7 @@ from tests.tiny import arguments, losses
 
 
 @pytest.mark.fault(19)
+@pytest.mark.slow
 def test_one_two_and_eight_devices_go_on_with_each_other_s_run(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     code, output = tiny.run(whole, devices=1, eval__limit=1)

@@ -60,6 +60,7 @@ def test_one_bad_step_is_skipped_counted_and_described(poison, tmp_path, capsys)
 
 
 @pytest.mark.fault(12)
+@pytest.mark.slow
 def test_nothing_changes_before_the_bad_step_and_the_rest_stays_finite(
     poison, tmp_path
 ):

@@ -85,6 +85,7 @@ def test_sigterm_saves_and_exits_zero(number, steps, tmp_path):
 
 
 @pytest.mark.fault(4)
+@pytest.mark.slow
 def test_a_flipped_byte_falls_back_and_the_curve_is_the_same(tmp_path):
     expected = whole(tmp_path)
     folder = tmp_path / "whole" / "checkpoints" / str(STEPS)
@@ -111,7 +112,11 @@ GUIDED = {
     "method__layer": 1,
 }
 CASES = [
-    (signal.SIGKILL, {"method__refresh": "bank", "method__refresh_epochs": 1}),
+    pytest.param(
+        signal.SIGKILL,
+        {"method__refresh": "bank", "method__refresh_epochs": 1},
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         signal.SIGTERM,
         {"method__refresh": "interval", "method__guide": "ema"},
@@ -180,7 +185,7 @@ METHODS = {
     [
         # What they keep beside the others is parameters and moments like any.
         pytest.param(name, marks=pytest.mark.slow)
-        if name not in ("mlo_mae", "finetune", "linear_probe")
+        if name not in ("mlo_mae", "linear_probe")
         else name
         for name in METHODS
     ],
@@ -202,7 +207,7 @@ def test_each_method_survives_kills_and_signals(name, number, sig, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "step", [20, *(pytest.param(near, marks=pytest.mark.slow) for near in (18, 22))]
+    "step", [pytest.param(near, marks=pytest.mark.slow) for near in (18, 20, 22)]
 )
 @pytest.mark.fault(1)
 def test_a_stage_boundary_is_crossed_once(step, tmp_path):
