@@ -28,6 +28,13 @@ def hidden_words(hidden, ids):
     return {f"mask_{i}": word.astype(jnp.float32) for i, word in enumerate(words)}
 
 
+def hidden_in(shown):
+    """What a picture says is hidden; a scene has three masks, side by side."""
+    if "mask" not in shown._fields:
+        return shown.hidden
+    return jnp.concatenate(jax.tree.leaves(shown.mask), 1)
+
+
 def with_masks(method, *, accumulate):
     """What `make_step` makes, with the words of the mask in its metrics."""
     taken = _make_step(method, accumulate=accumulate)
@@ -37,7 +44,7 @@ def with_masks(method, *, accumulate):
     def step_fn(state, batches, phase):
         key = jax.random.wrap_key_data(state.key)
         shown = method.picture(state.params, batches["train"], key, state.step, phase)
-        words = hidden_words(shown.hidden, batches["train"]["id"])
+        words = hidden_words(hidden_in(shown), batches["train"]["id"])
         state, metrics = taken(state, batches, phase)
         return state, metrics | words
 
