@@ -13,7 +13,7 @@ from sgmae_jax.config import default_config
 from sgmae_jax.methods.base import Method, Run
 from sgmae_jax.training.mesh import make_mesh, put_batch, state_shardings
 from sgmae_jax.training.state import init_state
-from sgmae_jax.training.step import make_step
+from sgmae_jax.training.step import jitted_step
 
 # Of a bank, where one is kept.
 EXAMPLES = 50_000
@@ -87,12 +87,7 @@ class Trainer:
         }
         self.phases = [self.method.phase(step, {}) for step in range(steps)]
         self.phase = self.phases[0]
-        self.step = jax.jit(
-            make_step(self.method),
-            static_argnums=2,
-            donate_argnums=0,
-            out_shardings=(shardings, None),
-        )
+        self.step = jitted_step(self.method, shardings)
 
     def lower(self):
         """The step, lowered but not compiled."""

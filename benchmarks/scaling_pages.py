@@ -1,80 +1,22 @@
-"""The tables and plots of docs/scaling.md, from what benchmarks.scaling has found."""
+"""The tables of docs/scaling.md, from what benchmarks.scaling has found."""
 
 from __future__ import annotations
 
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from benchmarks.scaling_chips import CHIPS, DISKS, JPEG, USABLE, UTILISATION
-from benchmarks.scaling_point import SHAPES
-
-Found = Mapping[str, Any]
-NAMES = {size: f"ViT-{size[-1].upper()}/{SHAPES[size].patch}" for size in SHAPES}
-NAMES["vit_g"] = "ViT-g/14"
-MODES = {"data": "data", "fsdp": "fsdp"}
-_FSDP = 8
-
-
-class Need:
-    """Memory of a device as a straight line over its batch.
-
-    What an image needs is the difference of two batches with a whole state. It is the
-    same where the state is divided: images are divided alike.
-
-    Args:
-        found: everything that was measured.
-        size: a name in `SHAPES`.
-        mode: see `benchmarks.scaling_point.MODES`.
-        remat: see `model.remat`.
-    """
-
-    def __init__(self, found: Found, size: str, mode: str, remat: str):
-        at = {n: _whole(found[f"{size} 8 data dots {n}"]) for n in (64, 256)}
-        of_dots = (at[256] - at[64]) / (256 - 64)
-        # What is there without a batch does not depend on what the backward pass keeps.
-        divided = _whole(found[f"{size} 8 {mode} dots 64"])
-        self.fixed = divided - 64 * of_dots
-        self.image = of_dots
-        if remat == "full":
-            at = {n: _whole(found[f"{size} 8 data full {n}"]) for n in (256, 1024)}
-            self.image = (at[1024] - at[256]) / (1024 - 256)
-
-    def of(self, batch: float) -> float:
-        """Bytes at so many images a device."""
-        return self.fixed + batch * self.image
-
-    def largest(self, memory: float) -> int:
-        """Most images a device, 0 where the state alone does not fit."""
-        return max(int((USABLE * memory - self.fixed) / self.image), 0)
-
-
-def _whole(point: Mapping[str, float]) -> float:
-    """What is there beside each other; results lie where arguments were."""
-    return point["argument"] + point["temp"]
-
-
-def wire_formula(found: Mapping[str, Any], mode: str, devices: int) -> float:
-    """Bytes a device should send in a step, all in float32.
-
-    Args:
-        found: a point.
-        mode: "data": gradients are summed over all devices. "fsdp": every weight
-            is gathered forward and backward over `fsdp`, and gradients are summed.
-        devices: how many there are.
-    """
-    size = 4 * found["parameters"]
-    summed = 2 * (devices - 1) / devices * size
-    gathers = 0.0 if mode == "data" else 2 * (_FSDP - 1) / _FSDP * size
-    return summed + gathers
-
-
-def scattered_formula(found: Mapping[str, Any], devices: int) -> float:
-    """The same of "fsdp", where each device keeps its share of the sums alone."""
-    size, others = 4 * found["parameters"], devices // _FSDP
-    share = (_FSDP - 1) / _FSDP
-    return 3 * share * size + 2 * (others - 1) / others * size / _FSDP
+from benchmarks.scaling_chips import CHIPS, DISKS, JPEG, UTILISATION
+from benchmarks.scaling_model import (
+    FSDP,
+    MODES,
+    NAMES,
+    Found,
+    Need,
+    scattered_formula,
+    wire_formula,
+)
+from benchmarks.scaling_plots import draw_memory, draw_traffic
 
 
 def needs(found: Found) -> str:
@@ -175,7 +117,7 @@ def fits(found: Found) -> str:
                 " / ".join(str(need.largest(chip.memory)) for need in both)
                 for chip in CHIPS
             ]
-            rows.append((name, "data" if mode == "data" else f"fsdp = {_FSDP}", *cells))
+            rows.append((name, "data" if mode == "data" else f"fsdp = {FSDP}", *cells))
     heads = [f"{chip.name}, {chip.memory / 1e9:.0f} GB" for chip in CHIPS]
     return _table(("encoder", "state", *heads), rows)
 
@@ -187,7 +129,7 @@ def traffic(found: Found) -> str:
     wished += [(size, 8, mode) for size in list(NAMES)[1:] for mode in MODES]
     for size, devices, mode in wished:
         one = found.get(f"{size} {devices} {mode} dots 64", {"failed": "not compiled"})
-        mesh = f"{devices} x 1" if mode == "data" else f"{devices // _FSDP} x {_FSDP}"
+        mesh = f"{devices} x 1" if mode == "data" else f"{devices // FSDP} x {FSDP}"
         head = (NAMES[size], mesh, MODES[mode])
         if "failed" in one:
             rows.append((*head, *["–"] * 4, one["failed"]))
@@ -352,91 +294,6 @@ def write(found: Found, folder: pathlib.Path) -> None:
             draw(found, folder / "images" / f"scaling_{name}.png")
         except KeyError as missing:
             print(f"plot of {name}: {missing} is not there yet")
-
-
-def draw_memory(found: Found, path: pathlib.Path) -> None:
-    """Memory of a device over its batch, one panel a way to keep the state."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    batches = [2**n for n in range(11)]
-    for axes, (mode, title) in zip(
-        panels,
-        (("data", "whole state on each device"), ("fsdp", f"state over {_FSDP}")),
-        strict=True,
-    ):
-        for index, (size, name) in enumerate(NAMES.items()):
-            for remat, style in (("dots", "-"), ("full", "--")):
-                need = Need(found, size, mode, remat)
-                axes.plot(
-                    batches,
-                    [need.of(batch) / 1e9 for batch in batches],
-                    style,
-                    color=f"C{index}",
-                    label=name if remat == "dots" else None,
-                )
-        for place, chip in enumerate(CHIPS):
-            level = chip.memory / 1e9
-            axes.axhline(level, color="0.75", linewidth=0.8, zorder=0)
-            axes.text(
-                1 + 2 * (place % 2), level * 1.03, chip.name, fontsize=7, color="0.4"
-            )
-        axes.set(xscale="log", yscale="log", xlabel="images a device", title=title)
-        axes.set_ylim(0.3, 500)
-        axes.set_xticks(batches[::2], [str(batch) for batch in batches[::2]])
-    panels[0].set_ylabel("GB a device")
-    panels[1].legend(
-        fontsize=7,
-        loc="lower right",
-        title="lines: dots, dashed: full",
-        title_fontsize=7,
-    )
-    figure.savefig(path, dpi=110)
-
-
-def draw_traffic(found: Found, path: pathlib.Path) -> None:
-    """What a device sends in a step of 64 images, by kind."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    panels = figure.subplots(1, 2, width_ratios=(3, 4))
-    b_alone = [("vit_b", n) for n in (8, 64, 512)]
-    for axes, (title, wished) in zip(
-        panels,
-        (
-            ("ViT-B/16 on 8, 64 and 512", b_alone),
-            ("on 8 devices", [(size, 8) for size in NAMES]),
-        ),
-        strict=True,
-    ):
-        ticks = []
-        for place, (size, devices) in enumerate(wished):
-            ticks.append(NAMES[size] if axes is panels[1] else str(devices))
-            for offset, mode in enumerate(MODES):
-                one = found.get(f"{size} {devices} {mode} dots 64", {})
-                total = sum(one.get("wire", {}).values()) / 1e9
-                axes.bar(
-                    place + 0.27 * (offset - 1),
-                    total,
-                    0.25,
-                    color=f"C{offset}",
-                    label=MODES[mode] if place == 0 else None,
-                )
-                axes.text(
-                    place + 0.27 * (offset - 1),
-                    total,
-                    f"{total:.1f}",
-                    ha="center",
-                    va="bottom",
-                    fontsize=7,
-                )
-        axes.set_xticks(range(len(wished)), ticks)
-        axes.set_title(title)
-        axes.margins(y=0.12)
-    panels[0].set_ylabel("GB sent a device and step")
-    panels[1].legend(fontsize=8, loc="upper left")
-    figure.savefig(path, dpi=110)
 
 
 def _ratio(one: float, other: float) -> str:

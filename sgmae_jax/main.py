@@ -105,6 +105,8 @@ def _check_start(config) -> None:
     from sgmae_jax import processes
     from sgmae_jax.training.workdir import public_config
 
+    if jax.process_count() == 1:
+        return
     processes.check_same("config", public_config(config))
     versions = {"sgmae_jax": sgmae_jax.__version__, "jax": jax.__version__}
     code = {"code": processes.code_digest()}

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from sgmae_jax.models.attention import by_query, library_attention
+from sgmae_jax.models.gathering import held_whole
 from sgmae_jax.models.positions import sincos_table
 
 AttentionKind = Literal["matmul", "xla", "cudnn"]
@@ -54,19 +54,6 @@ class Linear(nn.Dense):
 def layer_norm(dtype: DTypeLike, name: str | None, eps: float = 1e-6) -> nn.LayerNorm:
     """LayerNorm with statistics of at least float32."""
     return nn.LayerNorm(eps, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def held_whole(params: PyTree) -> PyTree:
-    """A block's parameters, gathered from the devices that keep their parts.
-
-    Left to itself the partitioner divides the products instead, and sends activations.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.shape.get("fsdp", 1) == 1:
-        return params
-    return jax.tree.map(
-        lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec()), params
-    )
 
 
 def drop_path_scales(

@@ -14,7 +14,7 @@ from sgmae_jax.methods.base import Method, Run, Stream
 from sgmae_jax.training.inputs import make_loader
 from sgmae_jax.training.mesh import make_mesh, put_batch, state_shardings
 from sgmae_jax.training.state import TrainState, init_state
-from sgmae_jax.training.step import make_step
+from sgmae_jax.training.step import jitted_step
 from tests.tiny import TINY
 
 
@@ -45,11 +45,7 @@ def by_hand(**changes: object) -> ByHand:
     key = jax.random.key(config.seed)
     begin = functools.partial(init_state, method)
     shardings = state_shardings(jax.eval_shape(begin, key), mesh)
-    step_fn = jax.jit(
-        make_step(method, accumulate=config.optim.accumulate),
-        static_argnums=2,
-        out_shardings=(shardings, None),
-    )
+    step_fn = jitted_step(method, shardings, accumulate=config.optim.accumulate)
 
     def step(state: TrainState, change=lambda batch: batch):
         number = int(state.step)

@@ -27,7 +27,6 @@ def marked():
 
 @pytest.mark.parametrize("number", PASS)
 def test_every_fault_has_a_test(number):
-    # Of several processes; their tests are not here yet.
     assert number in marked()
 
 
