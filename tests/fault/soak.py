@@ -2,10 +2,10 @@
 
     python -m tests.fault.soak --minutes 120 --workdir DIR
 
-Two runs of the same length, on the same folder of images: one is left alone, the other
-is killed, stopped and started again at random. Both have the same bad files in their
-data and the same poisoned steps. At the end the steps and every loss must be equal,
-and in the longest stretch of one process its memory flat.
+Two runs side by side, on the same folder of images: one is left alone, the other is
+killed, stopped and started again at random. Both have the same bad files in their data
+and the same poisoned steps. When the time is over, every loss that both have written
+must be equal, and in the longest stretch of one process its memory flat.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from tests.tiny import arguments, environment, losses
 
 IMAGES, BAD = 400, 4
 FLAT = 0.05
+# Of both schedules; more than a soak of days comes to.
+STEPS = 10_000_000
 # Seconds of compiling and first checkpoints, in which a process still grows.
 WARM_UP = 20.0
 _MASKS = """
@@ -44,9 +46,13 @@ def poisoned(keys, context, *, ratio, every):
 
 @dataclasses.dataclass
 class Soaked:
-    """What a soak has found; memory in MiB, of the longest warm stretch."""
+    """What a soak has found; memory in MiB, of the longest warm stretch.
+
+    `steps`: of both runs, as written; `alone`: of the run that nobody harms.
+    """
 
     steps: int
+    alone: int
     equal: bool
     void: int
     kills: int
@@ -61,58 +67,73 @@ class Soaked:
         return self.memory[1] / self.memory[0] - 1
 
 
-def soak(folder: pathlib.Path, *, minutes: float, steps: int, seed: int = 0) -> Soaked:
-    """Runs both, the disturbed one in `minutes` or until its steps are done.
+def soak(folder: pathlib.Path, *, minutes: float, seed: int = 0) -> Soaked:
+    """Runs both for `minutes`, one of them disturbed.
 
     Args:
         folder: where everything is written; empty or absent.
-        minutes: for faults; when they are over, the run goes on to its end in peace.
-        steps: of both runs.
+        minutes: until both are asked to stop.
         seed: of the moments and kinds of the faults.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_images(folder / "images", seed)
     (folder / "soak_masks.py").write_text(_MASKS)
-    if code := _run(folder, "clean", steps).wait():
-        raise RuntimeError(f"exit code {code}, see {folder / 'clean.log'}")
-    rng, found = random.Random(seed), Soaked(steps, False, 0, 0, 0, 0.0, 0.0, (1, 1))
     begin = time.monotonic()
-    series: list[list[float]] = []
-    while True:
-        child = _run(folder, "torn", steps)
-        series.append([])
+    clean = _run(folder, "clean")
+    try:
+        lives = _disturb(folder, begin + 60 * minutes, random.Random(seed), clean)
+        clean.send_signal(signal.SIGTERM)
+        if code := clean.wait():
+            raise RuntimeError(f"exit code {code}, see {folder / 'clean.log'}")
+    finally:
+        clean.kill()
+    seconds = time.monotonic() - begin
+    undisturbed, torn = losses(folder / "clean"), losses(folder / "torn")
+    shared = {step: torn[step] for step in torn if step in undisturbed}
+    steps = len(shared)
+    equal = list(shared.items()) == list(undisturbed.items())[:steps]
+    longest = max((sizes for _, sizes in lives), key=len)
+    third = max(len(longest) // 3, 1)
+    return Soaked(
+        steps=STEPS,
+        alone=len(undisturbed),
+        equal=equal and list(shared) == list(range(1, steps + 1)),
+        void=sum(loss is None for loss in shared.values()),
+        kills=sum(harm == signal.SIGKILL for harm, _ in lives),
+        signals=sum(harm == signal.SIGTERM for harm, _ in lives),
+        seconds=seconds,
+        stretch=float(len(longest)),
+        memory=(
+            float(np.median(longest[:third])) if longest else 1.0,
+            float(np.median(longest[-third:])) if longest else 1.0,
+        ),
+    )
+
+
+def _disturb(folder: pathlib.Path, end: float, rng: random.Random, other):
+    """The lives of the run "torn" until then: what ended each, and its memory."""
+    lives: list[tuple[signal.Signals, list[float]]] = []
+    long = (end - time.monotonic()) / 4
+    while time.monotonic() < end:
+        child = _run(folder, "torn")
         # Short lives and, now and then, one that is long enough to show a leak; some
         # end while the program starts, the others after a checkpoint of their own.
-        life = rng.choice([rng.uniform(0, 10), rng.uniform(3, 30), minutes * 15])
+        life = rng.choice([rng.uniform(0, 10), rng.uniform(3, 30)])
+        if not lives or rng.random() < 0.1:
+            life = min(long, 600.0)
         goal = _newest(folder / "torn") + (20 if rng.random() < 0.75 else 0)
         while goal and child.poll() is None and _newest(folder / "torn") < goal:
             time.sleep(0.2)
-        left = minutes * 60 - (time.monotonic() - begin)
-        _watch(child, min(life, left) if left > 0 else None, series[-1])
-        if child.poll() is None and left > 0:
-            harm = rng.choice([signal.SIGKILL, signal.SIGTERM])
-            found.kills += harm == signal.SIGKILL
-            found.signals += harm == signal.SIGTERM
-            child.send_signal(harm)
-        code = child.wait()
+        lives.append((rng.choice([signal.SIGKILL, signal.SIGTERM]), []))
+        _watch(child, min(life, end - time.monotonic()), lives[-1][1])
+        if child.poll() is None:
+            child.send_signal(lives[-1][0])
         # SIGTERM has its usual meaning until a run has begun.
-        if code not in (0, -signal.SIGKILL, -signal.SIGTERM):
+        if (code := child.wait()) not in (0, -signal.SIGKILL, -signal.SIGTERM):
             raise RuntimeError(f"exit code {code}, see {folder / 'torn.log'}")
-        if code == 0 and _newest(folder / "torn") == steps:
-            break
-    found.seconds = time.monotonic() - begin
-    clean, torn = losses(folder / "clean"), losses(folder / "torn")
-    found.equal = clean == torn and len(clean) == steps
-    found.void = sum(loss is None for loss in torn.values())
-    longest = max(series, key=len)
-    found.stretch = float(len(longest))
-    third = max(len(longest) // 3, 1)
-    if longest:
-        found.memory = (
-            float(np.median(longest[:third])),
-            float(np.median(longest[-third:])),
-        )
-    return found
+        if other.poll() is not None:
+            raise RuntimeError(f"the run without harm ended: {folder / 'clean.log'}")
+    return lives
 
 
 def _write_images(folder: pathlib.Path, seed: int) -> None:
@@ -125,10 +146,10 @@ def _write_images(folder: pathlib.Path, seed: int) -> None:
             file.write_bytes(file.read_bytes()[:100])
 
 
-def _run(folder: pathlib.Path, name: str, steps: int) -> subprocess.Popen:
+def _run(folder: pathlib.Path, name: str) -> subprocess.Popen:
     words = arguments(
         folder / name,
-        steps=steps,
+        steps=STEPS,
         data__source="folder",
         data__path=folder / "images",
         data__max_bad_fraction=BAD / IMAGES,
@@ -148,12 +169,12 @@ def _run(folder: pathlib.Path, name: str, steps: int) -> subprocess.Popen:
         )
 
 
-def _watch(child: subprocess.Popen, seconds: float | None, sizes: list[float]) -> None:
+def _watch(child: subprocess.Popen, seconds: float, sizes: list[float]) -> None:
     """Notes a process' memory, once a second after the warm-up, for so long."""
     begin = time.monotonic()
     while child.poll() is None:
         age = time.monotonic() - begin
-        if seconds is not None and age > seconds:
+        if age > seconds:
             return
         if age > WARM_UP and (size := _memory(child.pid)):
             sizes.append(size)
@@ -179,14 +200,13 @@ def main() -> int:
     """Runs a soak and prints its table; 0 if the promises hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=120.0)
-    parser.add_argument("--steps", type=int, default=None, help="default: 600 a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     words = parser.parse_args()
-    steps = words.steps or int(words.minutes * 600)
-    found = soak(words.workdir, minutes=words.minutes, steps=steps, seed=words.seed)
+    found = soak(words.workdir, minutes=words.minutes, seed=words.seed)
     for name, value in (
-        ("steps", found.steps),
+        ("steps of both runs", found.steps),
+        ("steps of the clean run", found.alone),
         ("losses equal to the clean run", found.equal),
         ("void steps", found.void),
         ("kills", found.kills),
