@@ -89,6 +89,7 @@ def measure(sets: tuple[np.ndarray, ...], name: str, rounds: int) -> None:
         "closed form / LARS",
         seconds["closed form"],
         seconds["LARS"],
+        row=21,
         target=TARGET,
         lars_with_compilation_ms=round(1e3 * first, 1),
         **facts,

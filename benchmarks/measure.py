@@ -36,26 +36,51 @@ def interleave(
     return seconds
 
 
+def repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
+    """A call that makes so many, each waited for."""
+
+    def calls() -> None:
+        for _ in range(times):
+            jax.block_until_ready(call())
+
+    return calls
+
+
 def report(
     what: str,
     ours: list[float],
     other: list[float],
     *,
-    target: float | None = None,
+    row: int | None = None,
+    target: float | tuple[float, float] | None = None,
+    flop_ratio: float | None = None,
     **facts: object,
 ) -> dict[str, object]:
     """Prints and returns one JSON line: the ratio ours / other.
 
     The ratio is the median of the rounds' own ratios; its spread is their quartiles.
+
+    Args:
+        what: the two things compared, as "this / that".
+        ours: seconds of each round.
+        other: the same of the other thing, in the same rounds.
+        row: of the table in docs/performance.md that the line belongs to.
+        target: what the ratio may be at most, or the two bounds that it has to keep.
+        flop_ratio: what the ratio would be by FLOPs alone.
+        facts: further fields of the line, such as sizes.
     """
     ratios = sorted(a / b for a, b in zip(ours, other, strict=True))
     low, _, high = statistics.quantiles(ratios, n=4)
+    median = statistics.median(ratios)
+    least, most = target if isinstance(target, tuple) else (0.0, target)
     line = {
         "ratio": what,
-        "median": round(statistics.median(ratios), 4),
+        "row": row,
+        "median": round(median, 4),
         "quartiles": [round(low, 4), round(high, 4)],
+        "by_flops": None if flop_ratio is None else round(flop_ratio, 4),
         "target": target,
-        "met": None if target is None else statistics.median(ratios) <= target,
+        "met": None if most is None else least <= median <= most,
         "ours_ms": round(1e3 * statistics.median(ours), 2),
         "other_ms": round(1e3 * statistics.median(other), 2),
         "rounds": len(ratios),

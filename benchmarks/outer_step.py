@@ -51,8 +51,9 @@ def against_mae(preset: str, sizes: Sizes, batch: int, rounds: int) -> None:
         f"MLO-MAE as {preset}, {every} steps / {every} MAE steps",
         period,
         seconds["mae"],
+        row=9,
         target=TARGET if preset == "recommended" else None,
-        flop_ratio=round(predicted, 4),
+        flop_ratio=predicted,
         sizes=sizes._asdict(),
         batch=batch,
     )

@@ -1,29 +1,32 @@
 """Ratios of the training step; one JSON line each.
 
-    python -m benchmarks.step [--rounds 7] [--full]
+    python -m benchmarks.step [--rounds 7] [--full] [--parts authors bare ...]
 
-`--full` adds ViT-Ti/16, and takes ViT-B/16 for what masking saves, at 224 pixels. With
-the authors' repository (facebookresearch/mae) in $MAE_REPOSITORY and torch and timm
-installed, their step is timed in the same process.
+`--full` adds ViT-Ti/16 and ViT-B/16 at 224 pixels. With the authors' repository
+(facebookresearch/mae) in $MAE_REPOSITORY and torch and timm installed, their step is
+timed in the same process.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import jax
 import optax
 
 from benchmarks import bare
 from benchmarks.bare import Sizes
-from benchmarks.measure import interleave, report
+from benchmarks.measure import interleave, repeated, report
 from benchmarks.ours import Trainer, config_of, random_batch
 from sgmae_jax.data import ImageRows, Loader, open_source
 
 CIFAR = Sizes()
 TINY_224 = Sizes(224, 16, 192, 12, 3, 512, 8, 16)
 BASE_224 = Sizes(224, 16, 768, 12, 12, 512, 8, 16)
+# Steps a turn: what the other's threads still do when a turn begins is soon over.
+TURN = {CIFAR: 5, TINY_224: 2, BASE_224: 1}
 
 
 def bare_trainer(sizes: Sizes, batch: int, *, unrolled: bool):
@@ -55,28 +58,40 @@ def against_bare(sizes: Sizes, batch: int, rounds: int) -> None:
             f"our step / bare hand-written step, {form}",
             seconds["ours"],
             seconds[form],
+            row=4,
             target=1.03,
             **_facts(programs["ours"], sizes, batch),
         )
 
 
 def against_authors(sizes: Sizes, batch: int, rounds: int) -> None:
-    """The authors' PyTorch step, where their code and torch are at hand."""
+    """The authors' PyTorch step, plain and compiled, where their code is at hand."""
     from benchmarks.authors import authors_trainer
 
-    other = authors_trainer(sizes, batch)
-    if isinstance(other, str):
-        print(f"skipped: our step / authors' PyTorch step: {other}")
-        return
-    ours = Trainer(config_of(sizes, batch), sizes)
-    seconds = interleave({"ours": ours, "authors": other}, rounds=rounds)
-    report(
-        "our step / authors' PyTorch step",
-        seconds["ours"],
-        seconds["authors"],
-        target=1.0,
-        **_facts(ours, sizes, batch),
-    )
+    for dtype in ("float32", "bfloat16"):
+        programs: dict[str, Callable[[], object]] = {}
+        for form, compiled in (("eager", False), ("torch.compile", True)):
+            other = authors_trainer(sizes, batch, dtype=dtype, compiled=compiled)
+            if isinstance(other, str):
+                print(f"skipped: our step / authors' PyTorch step: {other}")
+                return
+            programs[form] = other
+        ours = Trainer(config_of(sizes, batch, dtype=dtype), sizes)
+        programs["ours"] = ours
+        seconds = interleave(
+            {name: repeated(one, TURN[sizes]) for name, one in programs.items()},
+            rounds=rounds,
+        )
+        for form in ("eager", "torch.compile"):
+            report(
+                f"our step / authors' PyTorch step, {form}, {dtype}",
+                seconds["ours"],
+                seconds[form],
+                row=3,
+                target=1.0,
+                steps=TURN[sizes],
+                **_facts(ours, sizes, batch),
+            )
 
 
 def _facts(ours: Trainer, sizes: Sizes, batch: int) -> dict[str, object]:
@@ -96,7 +111,9 @@ def masking_saves(sizes: Sizes, batch: int, rounds: int) -> None:
         "step at 75 % masking / step at 0 %",
         seconds["masked"],
         seconds["full"],
-        flop_ratio=round(counts[0] / counts[1], 4),
+        row=1,
+        target=0.5,
+        flop_ratio=counts[0] / counts[1],
         sizes=sizes._asdict(),
         batch=batch,
     )
@@ -117,6 +134,7 @@ def scan_saves(sizes: Sizes, batch: int, rounds: int) -> None:
         "compile time, scanned / unrolled",
         compile_seconds["scan"],
         compile_seconds["unrolled"],
+        row=11,
         target=0.4,
         sizes=sizes._asdict(),
     )
@@ -129,6 +147,7 @@ def scan_saves(sizes: Sizes, batch: int, rounds: int) -> None:
         "step time, scanned / unrolled",
         seconds["scan"],
         seconds["unrolled"],
+        row=11,
         target=1.05,
         sizes=sizes._asdict(),
         batch=batch,
@@ -154,6 +173,7 @@ def loader_keeps_up(sizes: Sizes, batch: int, rounds: int) -> None:
         "a batch from the loader (one thread) / a step",
         seconds["load"],
         seconds["step"],
+        row=16,
         target=1 / 1.5,
         sizes=sizes._asdict(),
         batch=batch,
@@ -161,18 +181,26 @@ def loader_keeps_up(sizes: Sizes, batch: int, rounds: int) -> None:
     )
 
 
+PARTS = {
+    "bare": (against_bare, [(CIFAR, 64), (TINY_224, 8)]),
+    "authors": (against_authors, [(CIFAR, 64), (TINY_224, 8), (BASE_224, 4)]),
+    "loader": (loader_keeps_up, [(CIFAR, 64), (TINY_224, 8)]),
+    "scan": (scan_saves, [(CIFAR, 8), (TINY_224, 8)]),
+    "masking": (masking_saves, [(CIFAR, 64), (BASE_224, 8)]),
+}
+
+
 def main() -> None:
     """Runs all of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     options = parser.parse_args()
-    rounds = options.rounds
-    for sizes, batch in [(CIFAR, 64)] + ([(TINY_224, 8)] if options.full else []):
-        for measure in (against_bare, against_authors, loader_keeps_up):
-            measure(sizes, batch, rounds)
-    scan_saves(TINY_224 if options.full else CIFAR, 8, rounds)
-    masking_saves(BASE_224 if options.full else CIFAR, 2, rounds)
+    for part in options.parts:
+        measure, shapes = PARTS[part]
+        for sizes, batch in shapes if options.full else shapes[:1]:
+            measure(sizes, batch, options.rounds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
+from sgmae_jax import huge_pages
+
 # A disk that is full, over its quota, or mounted anew for reading only.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _USAGE = """\
@@ -150,4 +152,5 @@ def program() -> NoReturn:
 
 
 if __name__ == "__main__":
+    huge_pages.ask()
     program()

@@ -14,6 +14,7 @@ RANKS = {
     "rules": 0,
     "sources": 0,
     "processes": 0,
+    "huge_pages": 0,
     "masking": 0,
     "schema": 1,
     "config": 2,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sgmae_jax.models.agents import AgentEmbedder
 from sgmae_jax.models.lanes import LaneEmbedder
-from sgmae_jax.models.layers import Linear, Transformer, at_least_float32
+from sgmae_jax.models.layers import Linear, Transformer, at_least_float32, gelu
 from sgmae_jax.models.statistics import Statistics
 
 Moments = dict[str, Statistics]
@@ -75,8 +75,7 @@ class PoseEmbedder(nn.Module):
     def __call__(self, pose: Float[Array, "B T 4"]) -> Float[Array, "B T D"]:
         """Of (x, y, cos, sin)."""
         hidden = Linear(self.width, dtype=self.dtype, name="fc1")(pose)
-        hidden = nn.gelu(hidden, approximate=False)
-        return Linear(self.width, dtype=self.dtype, name="fc2")(hidden)
+        return Linear(self.width, dtype=self.dtype, name="fc2")(gelu(hidden))
 
 
 class SceneEncoder(nn.Module):

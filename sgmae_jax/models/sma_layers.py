@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from sgmae_jax.models.layers import Linear, at_least_float32, layer_norm
+from sgmae_jax.models.layers import Linear, at_least_float32, gelu, layer_norm
 
 NORM_EPS = 1e-5
 # Of the norm of embedded inputs and of the decoder's last one.
@@ -114,7 +114,7 @@ class AttentionLayer(nn.Module):
         hidden = linear(int(self.mlp_ratio * x.shape[-1]), self.dtype, "fc1")(
             layer_norm(self.dtype, "mlp_norm", NORM_EPS)(x)
         )
-        out = linear(x.shape[-1], self.dtype, "fc2")(nn.gelu(hidden, approximate=False))
+        out = linear(x.shape[-1], self.dtype, "fc2")(gelu(hidden))
         return x + _scaled(dropped(out, folded(noise, 2), self.dropout), scales, 1)
 
     def _heads(self, x: Float[Array, "B T W"]) -> Float[Array, "B H T d"]:

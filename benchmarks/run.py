@@ -1,0 +1,176 @@
+"""All ratios of docs/performance.md by one command, and their table.
+
+    python -m benchmarks.run --out docs/performance.json [--only step guidance]
+    python -m benchmarks.run --out docs/performance.json --table
+
+Each benchmark runs in a process of its own, one after the other. Its lines replace
+those that the file held of it, so that a part can be measured again alone. A benchmark
+that lacks something (PyTorch, the authors' repository) says what it skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+from sgmae_jax import huge_pages
+
+# name -> what follows `python -m benchmarks.`
+PARTS = {
+    "step": "step --full",
+    "masks": "masks --full",
+    "guidance": "guidance --full",
+    "methods": "methods --full",
+    "outer_step": "outer_step --full --rounds 5",
+    "memory": "memory",
+    "overheads": "overheads --full",
+    "start": "start",
+    "input": "input",
+    "evaluation": "evaluation",
+}
+ROWS = {
+    1: "step at 75 % masking / at 0 %",
+    2: "model FLOPs over the accelerator's peak",
+    3: "our step / the authors' PyTorch step",
+    4: "our step / a bare hand-written JAX step",
+    5: "random masks / fixed masks",
+    6: "self-guided step / random-mask step",
+    7: "eigenvector by Lanczos / dense eigh",
+    8: "a mask an example / a mask a batch",
+    9: "MLO-MAE's step / MAE's step",
+    10: "methods with a teacher / MAE",
+    11: "scanned layers / unrolled layers",
+    12: "recomputation: time and memory",
+    13: "bfloat16 / float32",
+    14: "attention by cuDNN / by XLA",
+    15: "state given up / kept",
+    16: "a batch from the loader / a step",
+    17: "training with / without metrics, EMA, writer, guard",
+    18: "the longest step during a save / the median step",
+    19: "eight devices / one: masks and losses",
+    20: "start of the program",
+    21: "closed-form probe / probe by LARS",
+    22: "compilations / buckets of a moving mask ratio",
+}
+PACKAGES = "jax jaxlib flax optax numpy torch timm grain tensorflow-datasets".split()
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers depend on beside the code."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": found,
+    }
+
+
+def _processor() -> str:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    names = [line for line in text.splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor()
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Runs one benchmark, showing what it prints; its JSON lines and how it ended."""
+    words = [sys.executable, "-m", *f"benchmarks.{PARTS[name]}".split()]
+    lines, skipped = [], []
+    # As the program itself starts.
+    env = huge_pages.environment(os.environ)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env) as child:
+        for line in child.stdout or ():
+            print(line, end="", flush=True)
+            if line.startswith("skipped: "):
+                skipped.append(line.removeprefix("skipped: ").strip())
+            elif line.startswith("{"):
+                lines.append(json.loads(line))
+    return {
+        "command": f"python -m benchmarks.{PARTS[name]}",
+        "exit": child.returncode,
+        "environment": environment(),
+        "lines": lines,
+        "skipped": skipped,
+    }
+
+
+def table(parts: dict[str, Any]) -> str:
+    """The ratios as markdown, in the order of the rows; a row without any says so."""
+    made = [
+        "| # | ratio | size | median | quartiles | by FLOPs | target | met |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines = [line for part in parts.values() for line in part["lines"]]
+    for row, title in ROWS.items():
+        own = [line for line in lines if line.get("row") == row]
+        if not own:
+            made.append(f"| {row} | {title} | | not measured | | | | |")
+        made += [f"| {row} | {line['ratio']} | {_cells(line)} |" for line in own]
+    return "\n".join(made)
+
+
+def _cells(line: dict[str, Any]) -> str:
+    by_flops, target = line["by_flops"], line["target"]
+    if isinstance(target, list):
+        target = " to ".join(f"{bound:.2f}" for bound in target)
+    elif target is not None:
+        target = f"{target:.2f}"
+    met = {True: "yes", False: "**no**", None: ""}[line["met"]]
+    cells = (
+        size_of(line),
+        f"{line['median']:.2f}",
+        " – ".join(f"{value:.2f}" for value in line["quartiles"]),
+        "" if by_flops is None else f"{by_flops:.2f}",
+        target or "",
+        met,
+    )
+    return " | ".join(cells)
+
+
+def size_of(line: dict[str, Any]) -> str:
+    """What was measured, as a reader would say it: "224 px, 192x12, batch 8"."""
+    said = []
+    if sizes := line.get("sizes"):
+        said.append(f"{sizes['image']} px, {sizes['width']}x{sizes['depth']}")
+    if "batch" in line:
+        said.append(f"batch {line['batch']}")
+    if "width" in line:
+        said.append(f"width {line['width']}")
+    return ", ".join(said)
+
+
+def main() -> None:
+    """Measures, or prints the table of what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    parts = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if not options.table:
+        for name in options.only:
+            parts[name] = measure(name)
+            options.out.write_text(json.dumps(parts, indent=1) + "\n")
+    print(table(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Huge pages for what malloc hands out, where the kernel gives them on request.
+
+XLA takes the buffers of every step on a CPU from malloc and frees them behind it; glibc
+returns blocks of their size to the kernel, which clears each page anew when it is first
+written: 18,000 pages in a step of a small model, or 300 huge ones.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+
+_KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TUNABLES, _WISH = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
+
+
+def environment(
+    current: Mapping[str, str], kernel: pathlib.Path = _KERNEL
+) -> dict[str, str] | None:
+    """The environment in which glibc (2.35 or newer) asks for huge pages.
+
+    Args:
+        current: the environment as it is.
+        kernel: the file that says when the kernel gives huge pages.
+
+    Returns:
+        `current` with one more tunable; None where there is nothing to gain: the
+        kernel gives them always or never, or somebody has set the tunable.
+    """
+    try:
+        on_request = "[madvise]" in kernel.read_text()
+    except OSError:
+        return None
+    tunables = current.get(_TUNABLES, "")
+    if not on_request or _WISH in tunables:
+        return None
+    return {**current, _TUNABLES: f"{tunables}:{_WISH}=1".removeprefix(":")}
+
+
+def ask() -> None:
+    """Starts this program anew in that environment, which glibc reads at a start only.
+
+    The process keeps its number; does nothing where nothing is to be gained.
+    """
+    wanted = environment(os.environ)
+    if wanted is not None:
+        os.execve(sys.executable, sys.orig_argv, wanted)
