@@ -370,10 +370,10 @@ def loader(plan: Plan, lines: pathlib.Path | None) -> None:
     side, batch = plan.main.sizes.image, plan.loader
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
-        _write_images(pathlib.Path(folder), 2 * batch)
+        _write_images(pathlib.Path(folder), batch)
         memory = open_source(
             "synthetic",
-            split=f"train[:{2 * batch}]",
+            split=f"train[:{batch}]",
             image_size=(side, side),
             in_memory=True,
         )
@@ -392,7 +392,7 @@ def loader(plan: Plan, lines: pathlib.Path | None) -> None:
                 batches = made.iterate()
                 seconds = interleave(
                     {"": lambda batches=batches: next(batches)[1]["id"]},
-                    rounds=plan.rounds + 2,
+                    rounds=plan.rounds,
                     # Batches made ahead must be used up before it counts.
                     warmup=3,
                 )[""]

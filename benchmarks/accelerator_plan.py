@@ -105,14 +105,11 @@ FULL = Plan(
 )
 SMALL = Plan(
     main=Case("96x4", CIFAR, 8),
-    others=(
-        Case("48x2", CIFAR._replace(width=48, depth=2), 8, compiled=True),
-        Case("96x4", CIFAR, 4),
-    ),
+    others=(Case("48x2", CIFAR._replace(width=48, depth=2), 8, compiled=True),),
     steps=2,
     rounds=3,
     matmul=256,
-    attention=((4, 17, 3, 32), (4, 65, 3, 32), (2, 65, 2, 32)),
+    attention=((4, 17, 3, 32), (2, 65, 2, 32)),
     graphs=(4,),
     levels=Sizes(32, 8, 32, 2, 2, 16, 1, 2),
     solvers=("identity", "Gauss-Newton CG, 5"),

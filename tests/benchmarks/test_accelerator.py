@@ -1,4 +1,4 @@
-"""The script that measures accelerators: its tables, its plan, and a whole small run."""
+"""The script that measures accelerators: its tables, its plan, a whole small run."""
 
 import json
 import os
