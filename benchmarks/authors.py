@@ -16,11 +16,30 @@ import numpy as np
 from benchmarks.bare import Sizes
 
 
-def authors_trainer(sizes: Sizes, batch: int) -> Callable[[], object] | str:
+def authors_trainer(
+    sizes: Sizes,
+    batch: int,
+    *,
+    dtype: str = "float32",
+    compiled: bool = False,
+    device: str = "cpu",
+    steps: int = 1,
+) -> Callable[[], object] | str:
     """Their step as a call without arguments, or the reason why there is none.
 
-    float32, AdamW, norm_pix loss, random masks: what their main_pretrain.py does on
-    one device, without its loss scaler and logging.
+    AdamW with weight decay, norm_pix loss, random masks: what their main_pretrain.py
+    does on one device, on images that are there already, without its logging and its
+    loss scaler (bfloat16 needs none). What a careful user sets is set: the fused
+    optimizer, TF32 for products that stay float32, cuDNN's search for kernels.
+
+    Args:
+        sizes: of the model.
+        batch: images a step.
+        dtype: "float32", or "bfloat16" by autocast, with float32 parameters.
+        compiled: whether forward and backward go through `torch.compile`, whole and
+            for these shapes alone.
+        device: "cpu" or "cuda".
+        steps: how many a call makes; it waits for the last one.
     """
     folder = os.environ.get("MAE_REPOSITORY", "")
     if not pathlib.Path(folder, "models_mae.py").is_file():
@@ -32,6 +51,10 @@ def authors_trainer(sizes: Sizes, batch: int) -> Callable[[], object] | str:
     except ImportError as error:
         return f"{error.name} is not installed"
 
+    on_gpu = device == "cuda"
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     model = models_mae.MaskedAutoencoderViT(
         img_size=sizes.image,
         patch_size=sizes.patch,
@@ -44,16 +67,30 @@ def authors_trainer(sizes: Sizes, batch: int) -> Callable[[], object] | str:
         mlp_ratio=4,
         norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
         norm_pix_loss=True,
+    ).to(device)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [one for one in trained if one.ndim > 1], "weight_decay": 0.05},
+            {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=1e-4,
+        betas=(0.9, 0.95),
+        fused=on_gpu,
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95))
-    images = torch.randn(batch, 3, sizes.image, sizes.image)
+    images = torch.randn(batch, 3, sizes.image, sizes.image, device=device)
+    # One shape each: a second one must not turn the program into one for any shape.
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    narrow = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
 
     def call():
-        loss, _, _ = model(images, mask_ratio=sizes.ratio)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return np.float32(loss.item())
+        for _ in range(steps):
+            with narrow:
+                loss, _, _ = forward(images, mask_ratio=sizes.ratio)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return np.float32(loss.item())  # waits for all that was queued before
 
     return call
 
@@ -63,11 +100,17 @@ def _their_module(folder: str):
     """Their models_mae, made to import with today's numpy, torch and timm."""
     import torch
 
-    # torchvision from a registry may not match a CPU build of torch; timm only needs
-    # two of its operators to be known by name.
-    operators = torch.library.Library("torchvision", "FRAGMENT")
-    operators.define("nms(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    operators.define("qnms(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    operators = None
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        # One that does not match torch; timm only needs two of its operators to be
+        # known by name. One that matches must not find them there: it would abort.
+        operators = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            operators.define(
+                f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor"
+            )
     import timm.models.vision_transformer as vit
 
     np.float = float  # type: ignore[attr-defined]  # numpy had it in 2021

@@ -105,15 +105,31 @@ def agreement(run: pathlib.Path, images: int = 128) -> None:
             print(json.dumps(line), flush=True)
 
 
-def guided_steps(sizes: Sizes, batch: int, rounds: int) -> None:
-    """The guided step in its three ways against the random one; each in its cycle."""
+def guided_steps(
+    sizes: Sizes,
+    batch: int,
+    rounds: int,
+    *,
+    dtype: str = "float32",
+    repeats: int = 1,
+) -> None:
+    """The guided step in its three ways against the random one; each in its cycle.
+
+    Args:
+        sizes: of the model.
+        batch: images a step.
+        rounds: of timings.
+        dtype: of compute.
+        repeats: cycles a timing waits for at once.
+    """
     for name, (refresh, cycle) in WAYS.items():
-        config = config_of(sizes, batch, method="self_guided")
+        config = config_of(sizes, batch, method="self_guided", dtype=dtype)
         config.method.begin_epoch = 0
         config.method.refresh = refresh
         config.method.refresh_steps = max(cycle, 2)
-        plain = Trainer(config_of(sizes, batch), sizes, steps=cycle)
-        guided = Trainer(config, sizes, steps=cycle)
+        steps = cycle * repeats
+        plain = Trainer(config_of(sizes, batch, dtype=dtype), sizes, steps=steps)
+        guided = Trainer(config, sizes, steps=steps)
         seconds = interleave({"guided": guided, "random": plain}, rounds=rounds)
         counts = [one.method.flops(one.phases[0]) for one in (guided, plain)]
         predicted = counts[0] / counts[1]

@@ -23,7 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.bare import Sizes
 from benchmarks.measure import interleave
+from benchmarks.ours import config_of
 from sgmae_jax.bilevel import (
     ConjugateGradient,
     Hypergradient,
@@ -43,7 +45,6 @@ from sgmae_jax.bilevel import (
     optimizer_step,
     unroll,
 )
-from sgmae_jax.config import default_config
 from sgmae_jax.data import open_source
 from sgmae_jax.masking import Mask, num_keep, select
 from sgmae_jax.methods.image import make_autoencoder
@@ -53,6 +54,7 @@ from sgmae_jax.models.head import ClassificationHead
 from sgmae_jax.models.patch_maskers import SharedMasker
 
 BATCH, RATIO = 32, 0.75
+SIZES = Sizes(32, 8, 32, 2, 2, 16, 1, 2)
 RIDGE, HEAD_RIDGE = 0.2, 0.03
 RATE, HEAD_RATE, HEAD_STEPS = 0.05, 0.1, 600
 TRAINING = 200
@@ -92,17 +94,12 @@ class Point(NamedTuple):
 class Problem:
     """Three levels with ridges; the arrays are handed in, so that none is folded."""
 
-    def __init__(self):
-        config = default_config("mae")
-        config.data.image_size = 32
-        config.model.patch_size = 8
-        config.model.width, config.model.depth, config.model.heads = 32, 2, 2
-        config.model.decoder_width, config.model.decoder_heads = 16, 2
-        config.model.decoder_depth = 1
-        self.source = open_source("synthetic", image_size=(32, 32))
+    def __init__(self, sizes: Sizes = SIZES):
+        config = config_of(sizes, BATCH)
+        self.source = open_source("synthetic", image_size=(sizes.image, sizes.image))
         self.levels = ThreeLevels(
             model=make_autoencoder(config),
-            masker=SharedMasker(32),
+            masker=SharedMasker(sizes.width),
             head=ClassificationHead(len(self.source.classes)),
             pool="cls",
             norm_pix=True,
@@ -306,6 +303,29 @@ SOLVERS: dict[str, tuple[Solver | None, dict[str, Any], int]] = {
 }
 
 
+def compile_unit(problem: Problem, at: Point) -> jax.stages.Compiled:
+    """The MAE step that hypergradients are counted in."""
+    return jax.jit(problem.mae_step).lower(at).compile()
+
+
+def compile_solver(
+    problem: Problem, at: Point, name: str
+) -> tuple[jax.stages.Compiled, Any]:
+    """One of `SOLVERS`: (point, state) -> (hypergradient, state, lower solution).
+
+    Returns:
+        The program and its first state.
+    """
+    solver, fields, _ = SOLVERS[name]
+
+    def run(at, state):
+        found = problem.differentiate(at, state, solver, **fields)
+        return found.value, found.states[1], found.lower._replace(vector=())
+
+    state = () if solver is None else solver.init(at.theta)
+    return jax.jit(run).lower(at, state).compile(), state
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -319,18 +339,12 @@ def main() -> None:
     size = optax.tree.norm(reference)
     print(f"|gradient| of the autoencoder: {slope:.1e}; |reference|: {size:.1e}\n")
 
-    unit = jax.jit(problem.mae_step).lower(at).compile()
+    unit = compile_unit(problem, at)
     base = unit.memory_analysis().temp_size_in_bytes
     programs: dict[str, Any] = {"MAE step": functools.partial(unit, at)}
     rows = {}
-    for name, (solver, fields, before) in SOLVERS.items():
-
-        def run(at, state, solver=solver, fields=fields):
-            found = problem.differentiate(at, state, solver, **fields)
-            return found.value, found.states[1], found.lower._replace(vector=())
-
-        state = () if solver is None else solver.init(at.theta)
-        compiled = jax.jit(run).lower(at, state).compile()
+    for name, (_, _, before) in SOLVERS.items():
+        compiled, state = compile_solver(problem, at, name)
         for _ in range(before):
             _, state, _ = compiled(at, state)
         value, _, solution = compiled(at, state)

@@ -22,16 +22,18 @@ from sgmae_jax.methods.mlo_mae import PRESETS, set_preset
 TARGET = 2.0
 
 
-def against_mae(preset: str, sizes: Sizes, batch: int, rounds: int) -> None:
+def against_mae(
+    preset: str, sizes: Sizes, batch: int, rounds: int, dtype: str = "float32"
+) -> None:
     """One preset's period."""
 
     def config(**fields):
-        made = config_of(sizes, batch, method="mlo_mae")
+        made = config_of(sizes, batch, method="mlo_mae", dtype=dtype)
         set_preset(made, preset)
         made.method.update(fields)
         return made
 
-    mae = config_of(sizes, batch)
+    mae = config_of(sizes, batch, dtype=dtype)
     seconds = interleave(
         {
             "mae": Trainer(mae, sizes),
