@@ -1,0 +1,59 @@
+"""The table of all ratios, from lines as the benchmarks print them."""
+
+import json
+
+import pytest
+
+from benchmarks import run
+from benchmarks.measure import report
+
+
+@pytest.mark.parametrize(
+    ("seconds", "target", "met"),
+    [
+        (1.0, 1.0, True),
+        (1.1, 1.0, False),
+        (1.1, (0.9, 1.2), True),
+        (0.8, (0.9, 1.2), False),
+        (5.0, None, None),
+    ],
+)
+def test_a_line_says_whether_its_target_is_met(capsys, seconds, target, met):
+    line = report("a / b", [seconds] * 5, [1.0] * 5, row=3, target=target)
+    assert line["met"] is met and line["median"] == pytest.approx(seconds)
+    assert json.loads(capsys.readouterr().out)["row"] == 3
+
+
+def test_every_row_of_the_table_is_there_and_in_order(capsys):
+    sizes = {"image": 32, "width": 96, "depth": 4}
+    slow = report(
+        "ours / theirs",
+        [2.0, 2.0, 2.0, 3.0, 3.0],
+        [1.0] * 5,
+        row=3,
+        target=1.0,
+        flop_ratio=1.5,
+        sizes=sizes,
+        batch=64,
+    )
+    bounds = report("c / d", [1.0] * 5, [1.0] * 5, row=10, target=(0.9, 1.1))
+    parts = {"late": {"lines": [bounds]}, "early": {"lines": [slow]}}
+    capsys.readouterr()
+    rows = run.table(json.loads(json.dumps(parts))).splitlines()[2:]
+    assert len(rows) == len(run.ROWS)
+    assert rows[2] == (
+        "| 3 | ours / theirs | 32 px, 96x4, batch 64 | 2.00 | 2.00 – 3.00 "
+        "| 1.50 | 1.00 | **no** |"
+    )
+    assert rows[9] == "| 10 | c / d |  | 1.00 | 1.00 – 1.00 |  | 0.90 to 1.10 | yes |"
+    assert all("not measured" in row for row in rows[3:9])
+
+
+def test_a_benchmark_runs_in_a_process_and_what_it_skips_is_kept(
+    monkeypatch, capfd, tmp_path
+):
+    monkeypatch.setitem(run.PARTS, "none", "no_such_benchmark")
+    found = run.measure("none")
+    assert found["exit"] == 1 and found["lines"] == [] == found["skipped"]
+    assert "No module named" in capfd.readouterr().err
+    assert {"date", "processor", "cores", "packages"} <= found["environment"].keys()
