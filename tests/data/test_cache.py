@@ -108,8 +108,8 @@ def test_a_damaged_file_is_replaced_and_named_as_ever(photographs, tmp_path, how
     )
     found = []
     for source in sources:
-        loader = Loader(source, ImageRows((16, 16)), batch_size=12, seed=0)
-        loader._max_bad = 1
+        rows = ImageRows((16, 16))
+        loader = Loader(source, rows, batch_size=12, seed=0, max_bad_fraction=0.1)
         found.append((loader.batch_at(0), loader.bad))
     assert_same([found[0][0]], [found[1][0]])
     assert found[0][1] == found[1][1]
