@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sgmae_jax.config import load_config
 from sgmae_jax.data import BadImage, DataError, ImageRows, Loader, open_source
 from sgmae_jax.data.cache import Cached
 from sgmae_jax.data.images import decode_image, decode_picture
+from sgmae_jax.domains import images
 from tests.data.test_images import BAD, ODD
 
 COUNT = 12
@@ -206,3 +208,21 @@ def test_classes_of_pixels_are_kept_too(tmp_path):
 def test_synthetic_images_have_no_cache(tmp_path):
     with pytest.raises(DataError, match="not synthetic"):
         open_source("synthetic", cache=str(tmp_path))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_config_reads_folders_quickly(photographs, tmp_path, kept):
+    cache = str(tmp_path / "kept") if kept else ""
+    changes = {
+        "data.source": "folder",
+        "data.path": str(photographs),
+        "data.cache": cache,
+    }
+    config = load_config("quickstart", list(changes.items()))
+    source = images.open_source(config, "train[:50%]", in_memory=False)
+    kind = np.ndarray if kept else Image.Image
+    assert isinstance(source[0]["image"], kind)
+    assert_same(
+        batches(source),
+        batches(open_source("folder", path=str(photographs), split="train[:50%]")),
+    )
