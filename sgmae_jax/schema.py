@@ -31,6 +31,9 @@ FIELDS: dict[str, Field] = {
     "data.channels": Field(3, rules.choice(1, 3, 4), "images are converted to these"),
     "data.batch_size": Field(64, rules.integer(1), "global, before accumulation"),
     "data.in_memory": Field(False, rules.boolean, "hold decoded images in memory"),
+    "data.cache": Field(
+        "", rules.path, "folder that keeps decoded pixels; empty: none"
+    ),
     "data.threads": Field(
         None, rules.optional(rules.integer(1)), "decoders; None: cores"
     ),

@@ -37,6 +37,8 @@ BAD = [
     ("data.source", "folder", "must name the folder"),
     ("data.source", "pairs", "must name the folder"),
     ("data.path", "3", "string"),
+    ("data.cache", "3", "string"),
+    ("data.cache", "True", "string"),
     ("data.split", "train[", "a split such as"),
     ("data.split", "", "a split such as"),
     ("data.image_size", "0", ">= 1"),

@@ -13,6 +13,8 @@ from PIL import Image
 from sgmae_jax.data.randaugment import RandAugment, rand_augment
 
 Box = tuple[float, float, float, float]
+# An array in any channels, or RGB as Pillow holds it: the same pixels for less work.
+Picture = UInt8[np.ndarray, "H W C"] | Image.Image
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,29 @@ def _view(box: Box, height: int, width: int) -> Float32[np.ndarray, "2 2"]:
     return np.array((rows, (left / width, (right - left) / width)), np.float32)
 
 
+def sides(image: Picture) -> tuple[int, int]:
+    """Returns the height and width of an image, in pixels."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    return image.shape[0], image.shape[1]
+
+
+def _crop(image: Picture, top: int, left: int, height: int, width: int) -> Picture:
+    """Cuts out a part: a copy, beyond which no filter reaches."""
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
 def _resize(
-    image: UInt8[np.ndarray, "H W C"], size: tuple[int, int], box: Box | None = None
+    image: Picture, size: tuple[int, int], box: Box | None = None
 ) -> UInt8[np.ndarray, "h w C"]:
     """Resizes the part (left, top, right, bottom) of an image, in any channels."""
     height, width = size
-    if image.shape[:2] == size and box in (None, (0, 0, width, height)):
-        return image
+    if sides(image) == size and box in (None, (0, 0, width, height)):
+        return np.asarray(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box))
     if image.shape[2] == 3:
         part = Image.fromarray(image)
         return np.asarray(part.resize((width, height), Image.Resampling.BICUBIC, box))
@@ -120,7 +138,7 @@ def crop_box(
 
 def train_image(
     rng: np.random.Generator,
-    image: UInt8[np.ndarray, "H W C"],
+    image: Picture,
     image_size: tuple[int, int],
     config: AugmentConfig,
 ) -> Shown:
@@ -132,9 +150,8 @@ def train_image(
         image_size: (h, w) of the result, in pixels.
         config: how much crops vary.
     """
-    top, left, height, width = crop_box(rng, image.shape[0], image.shape[1], config)
-    crop = image[top : top + height, left : left + width]
-    resized = _resize(np.ascontiguousarray(crop), image_size)
+    top, left, height, width = crop_box(rng, *sides(image), config)
+    resized = _resize(_crop(image, top, left, height, width), image_size)
     right = left + width
     if config.flip and rng.random() < 0.5:
         resized = resized[:, ::-1]
@@ -142,7 +159,7 @@ def train_image(
     if config.rand_augment is not None:
         resized = rand_augment(rng, resized, config.rand_augment)
     box = (left, top, right, top + height)
-    return Shown(resized, _view(box, *image.shape[:2]))
+    return Shown(resized, _view(box, *sides(image)))
 
 
 def shown_segments(
@@ -168,18 +185,16 @@ def shown_segments(
     return segments[np.ix_(*places)]
 
 
-def whole_image(
-    image: UInt8[np.ndarray, "H W C"], image_size: tuple[int, int]
-) -> Shown:
+def whole_image(image: Picture, image_size: tuple[int, int]) -> Shown:
     """Returns all of an image, stretched to (h, w) pixels."""
-    height, width = image.shape[:2]
+    height, width = sides(image)
     return Shown(
         _resize(image, image_size), _view((0, 0, width, height), height, width)
     )
 
 
 def eval_image(
-    image: UInt8[np.ndarray, "H W C"], image_size: tuple[int, int], crop: float = 0.875
+    image: Picture, image_size: tuple[int, int], crop: float = 0.875
 ) -> Shown:
     """Resizes an image to just cover (h, w) / crop and takes the centre.
 
@@ -192,7 +207,7 @@ def eval_image(
     Reference:
         Resize and CenterCrop of torchvision, as used by the authors of MAE.
     """
-    height, width = image.shape[:2]
+    height, width = sides(image)
     cover_height, cover_width = (int(side / crop) for side in image_size)
     if cover_height * width >= cover_width * height:
         cover_width = cover_height * width // height

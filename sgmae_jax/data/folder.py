@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 from sgmae_jax.data.errors import DataError
 from sgmae_jax.data.files import Files, open_files
-from sgmae_jax.data.images import decode_image
+from sgmae_jax.data.images import decode_image, decode_picture
 from sgmae_jax.data.source import Example, digest
 
 SPLITS = ("train", "test", "val", "validation")
@@ -88,6 +91,7 @@ class Folder:
         path: a folder, .zip or .tar; archives are read in place.
         split: one of the splits found.
         channels: 1, 3 or 4.
+        pictures: leave RGB images with Pillow, see `decode_picture`.
 
     Raises:
         DataError: nothing at `path`, no images, no such split, an unsafe archive.
@@ -95,7 +99,14 @@ class Folder:
 
     pixel_classes: tuple[str, ...] = ()
 
-    def __init__(self, path: str, *, split: str = "train", channels: int = 3):
+    def __init__(
+        self,
+        path: str,
+        *,
+        split: str = "train",
+        channels: int = 3,
+        pictures: bool = False,
+    ):
         self._files = open_files(path)
         root, rests, splits = find_split(self._files, path, split)
         found: set[str] = set()
@@ -108,7 +119,10 @@ class Folder:
         self.name = pathlib.Path(path).name
         self.classes = tuple(sorted(found)) or (UNLABELLED,)
         self._split = split
-        self._channels = channels
+        self._decode: Callable[..., Any]
+        self._decode = functools.partial(decode_image, channels=channels)
+        if pictures and channels == 3:
+            self._decode = decode_picture
         self._prefix = root + prefix
         self._items = labelled or mine
         index = {name: label for label, name in enumerate(self.classes)}
@@ -121,7 +135,7 @@ class Folder:
 
     def __getitem__(self, index: int) -> Example:
         name = self._prefix + self._items[index]
-        image = decode_image(self._files.read(name), name=name, channels=self._channels)
+        image = self._decode(self._files.read(name), name=name)
         return {"image": image, "label": self._labels[index]}
 
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,6 +22,7 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 89_478_485
 _PNG = b"\x89PNG\r\n\x1a\n"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_Taken = TypeVar("_Taken")
 
 
 def decode_image(
@@ -52,6 +54,28 @@ def decode_image(
     return _decode(data, name, pixels)
 
 
+def decode_picture(data: bytes, *, name: str) -> Image.Image:
+    """Decodes one image file to RGB and leaves it with Pillow, loaded.
+
+    Cropping it costs less than cropping an array, which Pillow has to fill and to read
+    back; the pixels are those of `decode_image`.
+
+    Args:
+        data: the whole file, in one of `FORMATS`.
+        name: what to call the image in messages.
+
+    Raises:
+        BadImage, DataError: as `decode_image`.
+    """
+
+    def picture(image: Image.Image) -> Image.Image:
+        if image.mode == "RGB":
+            return image
+        return Image.fromarray(set_channels(image, 3))
+
+    return _decode(data, name, picture)
+
+
 def decode_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
     """Decodes the class of every pixel: the index of a palette, or the grey value.
 
@@ -79,9 +103,7 @@ def decode_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
     return _decode(data, name, indices)
 
 
-def _decode(
-    data: bytes, name: str, take: Callable[[Image.Image], np.ndarray]
-) -> np.ndarray:
+def _decode(data: bytes, name: str, take: Callable[[Image.Image], _Taken]) -> _Taken:
     """What `take` makes of an image that was loaded whole and turned upright."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 
+from sgmae_jax.data.cache import Cached
 from sgmae_jax.data.errors import DataError
 from sgmae_jax.data.folder import Folder
 from sgmae_jax.data.images import MODES
@@ -66,6 +67,8 @@ def open_source(
     seed: int = 0,
     channels: int = 3,
     in_memory: bool = False,
+    pictures: bool = False,
+    cache: str = "",
     image_size: tuple[int, int] = (32, 32),
     synthetic: SyntheticConfig | None = None,
 ) -> Source:
@@ -78,6 +81,9 @@ def open_source(
         seed: >= 0; which synthetic images. Files do not depend on it.
         channels: 1, 3 or 4.
         in_memory: whether to decode all of it now and hold it.
+        pictures: leave the RGB images of a folder with Pillow: for what only crops and
+            resizes them. Not with `in_memory` or `cache`, which hold arrays.
+        cache: folder that keeps decoded pixels, see `Cached`; empty: none.
         image_size: (h, w) of synthetic images in pixels; files keep their own size.
         synthetic: how many synthetic images, and how they vary.
 
@@ -102,7 +108,8 @@ def open_source(
             config=synthetic or SyntheticConfig(),
         )
     elif spec == "folder":
-        source = Folder(path, split=name, channels=channels)
+        leave = pictures and not in_memory and not cache
+        source = Folder(path, split=name, channels=channels, pictures=leave)
     elif spec == "pairs":
         source = Pairs(path, split=name, channels=channels)
     elif spec.startswith("tfds:") and spec != "tfds:":
@@ -116,4 +123,8 @@ def open_source(
         )
     if split != name:
         source = slice_source(source, first, last, name=split)
+    if cache:
+        if spec == "synthetic":
+            raise DataError("data.cache keeps the pixels of files, not synthetic ones")
+        source = Cached(source, cache, channels=channels)
     return InMemory(source) if in_memory else source

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from PIL import Image
 
 from sgmae_jax.data.errors import BadImage
 
@@ -20,14 +21,15 @@ class Example(TypedDict):
     """One item of a source.
 
     Attributes:
-        image: pixels, 0 to 255; H and W may differ from item to item.
+        image: pixels, 0 to 255; H and W may differ from item to item. An RGB image of
+            Pillow where the source was opened with `pictures`.
         label: index into the source's `classes`, -1 where it is unknown.
         object_mask: True on the pixels of the object, where that is known.
         segments: class of every pixel, index into the source's `pixel_classes`, or
             `UNLABELLED_PIXEL`; where the source has such classes.
     """
 
-    image: UInt8[np.ndarray, "H W C"]
+    image: UInt8[np.ndarray, "H W C"] | Image.Image
     label: int
     object_mask: NotRequired[Bool[np.ndarray, "H W"]]
     segments: NotRequired[UInt8[np.ndarray, "H W"]]

@@ -120,6 +120,8 @@ def open_source(config, split: str, *, in_memory: bool) -> Source:
         channels=config.data.channels,
         image_size=pair(config.data.image_size),
         in_memory=in_memory,
+        pictures=True,
+        cache=config.data.cache,
     )
 
 

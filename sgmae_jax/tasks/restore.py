@@ -129,6 +129,7 @@ def _merge(trained: dict[str, Any], wished):
     merged.mesh = wished.mesh
     merged.weights = wished.weights
     merged.motion.cache = wished.motion.cache  # a path of this machine
+    merged.data.cache = wished.data.cache  # likewise
     if wished.data.source is not None:
         merged.data.source = wished.data.source
     if wished.data.source is not None or wished.data.path:
