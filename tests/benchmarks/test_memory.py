@@ -4,9 +4,11 @@ import json
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from benchmarks import memory
 from benchmarks.bare import Sizes
+from benchmarks.step import CIFAR
 
 TINY = Sizes(16, 4, 24, 2, 2, 16, 1, 2)
 FLOATS = jax.ShapeDtypeStruct((1024,), jnp.float32)
@@ -44,8 +46,9 @@ def test_masks_of_two_seeds_would_be_told_apart(capsys, quick_compilation, monke
     assert _lines(capsys)[0]["masks_equal"] is False
 
 
-def test_what_is_computed_again_need_not_be_kept(capsys, quick_compilation):
-    memory.remat(TINY._replace(depth=4), 64, rounds=3)
+@pytest.mark.slow
+def test_what_is_computed_again_need_not_be_kept(capsys):
+    memory.remat(CIFAR, 64, rounds=3)
     full, dots = _lines(capsys)
     assert full["row"] == dots["row"] == 12
     assert full["bytes_ratio"] < dots["bytes_ratio"] < 1
