@@ -15,14 +15,10 @@ import functools
 import importlib.metadata
 import os
 import pathlib
-import tempfile
-import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.accelerator_lines import (
     attempt,
@@ -32,12 +28,12 @@ from benchmarks.accelerator_lines import (
     spread,
     table,
 )
-from benchmarks.accelerator_plan import FULL, SMALL, VARIANTS, Case, Plan, Variant
-from benchmarks.authors import authors_trainer
+from benchmarks.accelerator_loader import loader
+from benchmarks.accelerator_plan import FULL, SMALL, VARIANTS, Plan, Variant
+from benchmarks.accelerator_steps import head_to_head
 from benchmarks.guidance import guided_steps, solver_against_eigh
 from benchmarks.measure import interleave, report
 from benchmarks.memory import planned_bytes
-from benchmarks.ours import Trainer, config_of
 from sgmae_jax.analysis.flops import peak_flops
 from sgmae_jax.models.attention import library_attention
 from sgmae_jax.models.layers import matmul_attention
@@ -92,141 +88,6 @@ def _matmul(plan: Plan, dtype: str, products: int = 20) -> None:
             "side": side,
             "tflops": flops / sorted(seconds)[len(seconds) // 2] / 1e12,
             **spread(seconds),
-        }
-    )
-
-
-class _Ours:
-    """Our step for one case and variant, compiled and run, with what it took.
-
-    Attributes:
-        call: makes the plan's number of steps.
-        facts: compile_s; planned_bytes, by the compiler; peak_bytes, what the
-            device's allocator had to add for it, where it counts and this is more
-            than anything before.
-        gflop: of an image.
-    """
-
-    def __init__(self, plan: Plan, case: Case, variant: Variant):
-        config = config_of(case.sizes, case.batch, dtype=variant.dtype)
-        config.model.remat = variant.remat
-        config.model.attention = variant.attention
-        before = _memory("bytes_in_use"), _memory("peak_bytes_in_use")
-        trainer = Trainer(config, case.sizes, steps=plan.steps)
-        began = time.perf_counter()
-        program = trainer.lower().compile()
-        self.facts: dict[str, Any] = {
-            "compile_s": round(time.perf_counter() - began, 1),
-            "planned_bytes": planned_bytes(program),
-        }
-        # What has been compiled here is what runs: jit would compile it again.
-        trainer.step = lambda state, batches, phase: program(state, batches)
-        jax.block_until_ready(trainer())
-        peak = _memory("peak_bytes_in_use")
-        if peak > before[1]:
-            self.facts["peak_bytes"] = peak - before[0]
-        self.call = trainer
-        self.gflop = trainer.method.flops(trainer.phase) / 1e9
-
-
-def _memory(name: str) -> int:
-    return (jax.devices()[0].memory_stats() or {}).get(name, 0)
-
-
-def head_to_head(
-    plan: Plan, case: Case, variants: tuple[Variant, ...], forms: tuple[str, ...]
-) -> None:
-    """Our variants and the authors' step, interleaved.
-
-    Args:
-        plan: how many rounds, and steps a call.
-        case: sizes and batch.
-        variants: of ours.
-        forms: of theirs, "eager" and "compiled", timed one after the other, each in
-            turn with ours: compiling takes long, and should time run out, the lines
-            before are there.
-    """
-    built = {
-        variant.name: attempt(
-            {"program": variant.name, "size": case.name, "batch": case.batch},
-            functools.partial(_Ours, plan, case, variant),
-        )
-        for variant in variants
-    }
-    ours = {name: one for name, one in built.items() if one is not None}
-    if not ours:
-        return
-    gflop = next(iter(ours.values())).gflop
-    told: set[str] = set()
-
-    def measure(others: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-        calls = {name: one.call for name, one in ours.items()} | others
-        seconds = interleave(calls, rounds=plan.rounds, warmup=1)
-        for name in calls:
-            if name not in told:
-                facts = ours[name].facts if name in ours else {}
-                _show_program(plan, case, name, seconds[name], gflop, facts)
-                told.add(name)
-        return seconds
-
-    if not forms:
-        measure({})
-    for form in forms:
-        name = f"authors, {variants[0].dtype}, {form}"
-        theirs = attempt(
-            {"program": name, "size": case.name, "batch": case.batch},
-            functools.partial(_authors, plan, case, variants[0].dtype, form),
-        )
-        if theirs is None:
-            if not told:
-                measure({})
-            continue
-        seconds = measure({name: theirs})
-        for own in ours:
-            report(
-                f"{own} / {name}",
-                seconds[own],
-                seconds[name],
-                target=1.0,
-                size=case.name,
-                batch=case.batch,
-            )
-
-
-def _authors(plan: Plan, case: Case, dtype: str, form: str) -> Callable[[], object]:
-    platform = jax.default_backend()
-    if platform == "tpu":
-        raise ValueError("no TPU for torch")
-    call = authors_trainer(
-        case.sizes,
-        case.batch,
-        dtype=dtype,
-        compiled=form == "compiled",
-        device="cuda" if platform == "gpu" else "cpu",
-        steps=plan.steps,
-    )
-    if isinstance(call, str):
-        raise ValueError(call)
-    call()
-    return call
-
-
-def _show_program(plan, case, name, seconds, gflop, facts) -> None:
-    a_step = [one / plan.steps for one in seconds]
-    median = sorted(a_step)[len(a_step) // 2]
-    rate = case.batch / median
-    peak = peak_flops(jax.devices()[0].device_kind)
-    show(
-        {
-            "program": name,
-            "size": case.name,
-            "batch": case.batch,
-            "images_per_second": round(rate, 1),
-            "gflop_per_image": round(gflop, 3),
-            "tflops": rate * gflop / 1e3,
-            "mfu": peak and rate * gflop * 1e9 / peak,
-            **spread(a_step),
-            **facts,
         }
     )
 
@@ -360,64 +221,6 @@ def outer(plan: Plan, lines: pathlib.Path | None) -> None:
 
     sizes, batch = plan.outer
     against_mae("recommended", sizes, batch, plan.rounds, dtype="bfloat16")
-
-
-def loader(plan: Plan, lines: pathlib.Path | None) -> None:
-    """Images a second from JPEGs and from memory, by threads, and onto the device."""
-    del lines
-    from sgmae_jax.data import ImageRows, Loader, open_source
-
-    side, batch = plan.main.sizes.image, plan.loader
-    cores = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as folder:
-        _write_images(pathlib.Path(folder), batch)
-        memory = open_source(
-            "synthetic",
-            split=f"train[:{batch}]",
-            image_size=(side, side),
-            in_memory=True,
-        )
-        for what, source in (
-            ("in memory", memory),
-            ("JPEG, 500x375", open_source("folder", path=folder)),
-        ):
-            for threads in sorted({1, max(cores // 2, 1), cores}):
-                made = Loader(
-                    source,
-                    ImageRows((side, side)),
-                    batch_size=batch,
-                    seed=0,
-                    threads=threads,
-                )
-                batches = made.iterate()
-                seconds = interleave(
-                    {"": lambda batches=batches: next(batches)[1]["id"]},
-                    rounds=plan.rounds,
-                    # Batches made ahead must be used up before it counts.
-                    warmup=3,
-                )[""]
-                rows = next(batches)[1]
-                batches.close()
-                rate = batch * len(seconds) / sum(seconds)
-                line = {"loader": what, "threads": threads, "batch": batch}
-                show(line | {"images_per_second": round(rate), **spread(seconds)})
-    images = rows["image"]
-    seconds = interleave({"": lambda: jax.device_put(images)}, rounds=plan.rounds)[""]
-    rate = batch * len(seconds) / sum(seconds)
-    line = {"loader": "to the device, uint8", "threads": 1, "batch": batch}
-    show(line | {"images_per_second": round(rate), **spread(seconds)})
-
-
-def _write_images(folder: pathlib.Path, count: int) -> None:
-    """JPEGs of the usual size whose detail is neither flat nor noise."""
-    from PIL import Image
-
-    draw = np.random.default_rng(0)
-    (folder / "train" / "one").mkdir(parents=True)
-    for index in range(count):
-        coarse = draw.integers(0, 256, (47, 63, 3), np.uint8)
-        image = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
-        image.save(folder / "train" / "one" / f"{index:05}.jpg", quality=90)
 
 
 PARTS = {
