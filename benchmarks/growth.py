@@ -2,11 +2,11 @@
 
     python -m benchmarks.growth [--rounds 5] [--out docs]
 
-All points of an axis are interleaved in one process. Beside each exponent (the slope of
-log time over log size) stands that of the FLOPs by count. Devices are parts of the host,
-each count in a process of its own, asked in turn for a step of the same whole batch: what
-grows there is the cost of dividing the work, as no cores are added. Writes growth.json and
-images/growth.png below `--out`, from `growth.json` alone with `--draw`.
+All points of an axis are interleaved in one process. Beside each exponent (the slope
+of log time over log size) stands that of the FLOPs by count. Devices are parts of the
+host, each count in a process of its own, asked in turn for a step of the same whole
+batch: what grows there is the cost of dividing the work, as no cores are added. Writes
+growth.json and images/growth.png below `--out`; `--draw` draws growth.json again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m benchmarks.masks [--rounds 9] [--full]
 
 A step whose masks are drawn at random, one an example, against a step with the same
-masks always (nothing drawn), and against a step that draws one mask for the whole batch.
+masks always (nothing drawn), and against a step that draws one mask for the batch.
 `--full` adds ViT-Ti/16 and ViT-B/16 at 224 pixels.
 """
 

@@ -2,11 +2,11 @@
 
     python -m benchmarks.start [--rounds 5] [--full]
 
-Each start is a process of its own: `--help`, the imports alone, a refused config, and a
-run up to its first step, with no program compiled before (cold) and with all of them in
-the cache of an earlier start (warm). A last run moves its mask ratio from 0.5 to 0.9,
-and its compilations of the step are counted. `--full` takes ViT-B/16 at 224 pixels, batch
-2, in place of the quickstart's network.
+Each start is a process of its own: `--help`, the imports alone, a refused config, and
+a run up to its first step, with no program compiled before (cold) and with all of them
+in the cache of an earlier start (warm). A last run moves its mask ratio from 0.5 to
+0.9, and its compilations of the step are counted. `--full` takes ViT-B/16 at 224
+pixels, batch 2, in place of the quickstart's network.
 """
 
 from __future__ import annotations

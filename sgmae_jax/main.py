@@ -87,6 +87,7 @@ def _run(words: list[str]) -> int:
     workdir = pathlib.Path(options.workdir or f"runs/{stem}")
     locks: list[TextIO] = []
     processes.on_first(lambda: locks.append(open_workdir(workdir)))
+    _keep_compiled(workdir.absolute() / "compiled")
     console = Console(process=jax.process_index())
     try:
         TASKS[config.task](config, workdir, console)
@@ -95,6 +96,18 @@ def _run(words: list[str]) -> int:
         for lock in locks:
             lock.close()
     return 0
+
+
+def _keep_compiled(folder: pathlib.Path) -> None:
+    """A run that is started again need not compile its programs again.
+
+    The folder is the run's own: JAX does not write entries whole, and other runs would
+    read them. Nor may the processes of a job share one.
+    """
+    import jax
+
+    if jax.process_count() == 1 and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _check_start(config) -> None:
