@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import pathlib
@@ -87,7 +88,7 @@ def _run(words: list[str]) -> int:
     workdir = pathlib.Path(options.workdir or f"runs/{stem}")
     locks: list[TextIO] = []
     processes.on_first(lambda: locks.append(open_workdir(workdir)))
-    _keep_compiled(workdir.absolute() / "compiled")
+    _keep_compiled()
     console = Console(process=jax.process_index())
     try:
         TASKS[config.task](config, workdir, console)
@@ -98,15 +99,22 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _keep_compiled(folder: pathlib.Path) -> None:
-    """A run that is started again need not compile its programs again.
+def _keep_compiled() -> None:
+    """Another start need not compile its programs again, unless JAX is told otherwise.
 
-    The folder is the run's own: JAX does not write entries whole, and other runs would
-    read them. Nor may the processes of a job share one.
+    They are the user's, not the run's: a run directory that is handed on must not hold
+    what would be executed. Nor may the processes of a job share a folder.
     """
     import jax
 
-    if jax.process_count() == 1 and jax.config.jax_compilation_cache_dir is None:
+    from sgmae_jax.data.motion.argoverse2 import default_cache
+
+    if jax.process_count() > 1 or jax.config.jax_compilation_cache_dir is not None:
+        return
+    # No home, or one that cannot be written: everything is compiled, as without.
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = default_cache() / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

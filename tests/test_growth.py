@@ -41,7 +41,7 @@ def test_growth_is_drawn(tmp_path):
 @pytest.mark.parametrize("make", [fixed_mask, one_mask])
 def test_other_masks_are_the_same_in_every_example(make):
     ids = np.arange(3, dtype=np.int32)
-    keys = example_keys(jax.random.key(0), ids, np.zeros(3, np.int32))
+    keys = example_keys(jax.random.key(0), np.zeros(3, np.int32), ids, "mask")
     mask = make(keys, Context(grid=(4, 4)), ratio=0.75)
     hidden = np.asarray(mask.hidden)
     assert (hidden.sum(1) == 12).all() and (hidden == hidden[0]).all()

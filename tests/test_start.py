@@ -1,6 +1,7 @@
 """What a run keeps of its start, and what the benchmark of starts reads."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -41,28 +42,34 @@ def test_the_slowest_imports_are_found():
     assert slowest_imports(text, 2) == {"flax.linen": 9.0, "jax": 2.0}
 
 
-def _alone(monkeypatch) -> None:
-    """As a user starts it: no folder for programs is named."""
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> pathlib.Path:
+    """As a user starts the program: no folder for compiled programs is named."""
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.mark.slow
-def test_a_run_keeps_its_programs_and_survives_torn_ones(tmp_path, monkeypatch):
-    _alone(monkeypatch)
-    code, output = tiny.run(tmp_path, steps=2)
+def test_compiled_programs_are_kept_and_torn_ones_do_no_harm(tmp_path, cache):
+    code, output = tiny.run(tmp_path / "run", steps=2)
     assert code == 0, output
-    kept = [path for path in (tmp_path / "compiled").iterdir() if path.is_file()]
+    whole = tiny.losses(tmp_path / "run")
+    kept = [path for path in cache.glob("sgmae_jax/compiled/*") if path.is_file()]
     assert any("on_mesh" in path.name for path in kept)
-    whole = tiny.losses(tmp_path)
     for path in kept:  # what a kill while writing leaves
         os.truncate(path, path.stat().st_size // 2)
-    code, output = tiny.run(tmp_path, steps=4)
+    code, output = tiny.run(tmp_path / "again", steps=2)
     assert code == 0, output
-    assert "resuming at step 2" in output
-    assert {step: loss for step, loss in tiny.losses(tmp_path).items() if step < 3} == (
-        whole
-    )
+    assert tiny.losses(tmp_path / "again") == whole
+
+
+@pytest.mark.slow
+def test_without_a_place_for_them_programs_are_compiled(tmp_path, cache):
+    cache.write_text("a file where the folder should be")
+    code, output = tiny.run(tmp_path / "run", steps=2)
+    assert code == 0, output
 
 
 @pytest.mark.slow
