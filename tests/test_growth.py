@@ -55,7 +55,7 @@ def test_the_unguarded_step_is_the_step_but_for_its_guard():
     found = [[trainer() for _ in range(3)][-1] for trainer in trainers]
     assert found[0].keys() == found[1].keys()
     for name in found[0]:
-        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5)
+        np.testing.assert_allclose(*(one[name] for one in found), 1e-4, 1e-7)
 
 
 def test_a_window_of_training_writes_its_metrics(tmp_path):
