@@ -109,7 +109,8 @@ def _keep_compiled() -> None:
 
     from sgmae_jax.data.motion.argoverse2 import default_cache
 
-    if jax.process_count() > 1 or jax.config.jax_compilation_cache_dir is not None:
+    told = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if jax.process_count() > 1 or told is not None:
         return
     # No home, or one that cannot be written: everything is compiled, as without.
     with contextlib.suppress(OSError, RuntimeError):
