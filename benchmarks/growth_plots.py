@@ -10,7 +10,7 @@ LABELS = {
     "tokens": "tokens of an image",
     "batch": "images a step",
     "depth": "layers of the encoder",
-    "devices": "parts of one host",
+    "devices": "devices on one host",
 }
 
 
@@ -22,7 +22,7 @@ def draw(found: Mapping[str, Any], path: pathlib.Path) -> None:
         path: of the PNG file.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     panels = figure.subplots(1, len(found))
@@ -44,7 +44,7 @@ def draw(found: Mapping[str, Any], path: pathlib.Path) -> None:
                 [scale * count for count in points["gflop"]],
                 "--",
                 color="0.55",
-                label=f"by FLOPs, ^{points['flop_exponent']['all']:.2f}",
+                label=f"by FLOPs: exponent {points['flop_exponent']['all']:.2f}",
             )
         axes.plot(
             sizes,
@@ -52,19 +52,19 @@ def draw(found: Mapping[str, Any], path: pathlib.Path) -> None:
             "o-",
             color="#0072B2",
             markersize=4,
-            label=f"measured, ^{points['exponent']['all']:.2f}",
+            label=f"measured: exponent {points['exponent']['all']:.2f}",
         )
         axes.set(xscale="log", yscale="log", xlabel=LABELS[axis])
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         low, high = axes.get_ylim()
-        if high < 12 * low:  # else there may be one labelled tick, or none
-            axes.set_ylim(low / 2, high * 2)
+        axes.set_ylim(low / 1.3, high * 2)  # room for the legend
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, framealpha=0.85)
+        axes.legend(fontsize=8, framealpha=0.85, loc="upper left")
     panels[0].set_ylabel("ms a step")
     figure.savefig(path, dpi=110)
