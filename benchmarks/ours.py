@@ -73,28 +73,32 @@ class Trainer:
         config: from `config_of`.
         sizes: the same.
         steps: how many a call makes, from step 0 of the run on.
+        method: to train; None: the configured one.
     """
 
-    def __init__(self, config, sizes: Sizes, *, steps: int = 1):
+    def __init__(
+        self, config, sizes: Sizes, *, steps: int = 1, method: Method | None = None
+    ):
         mesh = make_mesh(config.mesh)
-        self.method = build(config)
+        self.method = method or build(config)
         start = functools.partial(init_state, self.method)
-        shardings = state_shardings(jax.eval_shape(start, jax.random.key(0)), mesh)
-        self._state = jax.jit(start, out_shardings=shardings)(jax.random.key(0))
+        key = jax.random.key(0)
+        self.shardings = state_shardings(jax.eval_shape(start, key), mesh)
+        self.state = jax.jit(start, out_shardings=self.shardings)(key)
         self._batches = {
             name: put_batch(random_batch(sizes, config.data.batch_size), mesh)
             for name in methods.streams(config)
         }
         self.phases = [self.method.phase(step, {}) for step in range(steps)]
         self.phase = self.phases[0]
-        self.step = jitted_step(self.method, shardings)
+        self.step = jitted_step(self.method, self.shardings)
 
     def lower(self):
         """The step, lowered but not compiled."""
-        return self.step.lower(self._state, self._batches, self.phase)
+        return self.step.lower(self.state, self._batches, self.phase)
 
     def __call__(self):
         """One step, or the steps asked for; returns the last one's metrics."""
         for phase in self.phases:
-            self._state, metrics = self.step(self._state, self._batches, phase)
+            self.state, metrics = self.step(self.state, self._batches, phase)
         return metrics

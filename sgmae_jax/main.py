@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import pathlib
@@ -89,6 +90,7 @@ def _run(words: list[str]) -> int:
     workdir = pathlib.Path(options.workdir or f"runs/{stem}")
     locks: list[TextIO] = []
     processes.on_first(lambda: locks.append(open_workdir(workdir)))
+    _keep_compiled()
     console = Console(process=jax.process_index())
     try:
         TASKS[config.task](config, workdir, console)
@@ -97,6 +99,26 @@ def _run(words: list[str]) -> int:
         for lock in locks:
             lock.close()
     return 0
+
+
+def _keep_compiled() -> None:
+    """Another start need not compile its programs again, unless JAX is told otherwise.
+
+    They are the user's, not the run's: a run directory that is handed on must not hold
+    what would be executed. Nor may the processes of a job share a folder.
+    """
+    import jax
+
+    from sgmae_jax.user_cache import user_cache
+
+    told = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if jax.process_count() > 1 or told is not None:
+        return
+    # No home, or one that cannot be written: everything is compiled, as without.
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = user_cache() / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _check_start(config) -> None:

@@ -15,6 +15,7 @@ RANKS = {
     "sources": 0,
     "processes": 0,
     "huge_pages": 0,
+    "user_cache": 0,
     "masking": 0,
     "schema": 1,
     "config": 2,

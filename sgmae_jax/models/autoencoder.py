@@ -15,6 +15,7 @@ from sgmae_jax.models.decoder import Decoder
 from sgmae_jax.models.encoder import Encoder
 from sgmae_jax.models.layers import Captured, LayerOutput, layer_index, layer_norm
 from sgmae_jax.models.patches import patchify
+from sgmae_jax.models.tokens import take_tokens
 
 
 class Prediction(NamedTuple):
@@ -155,7 +156,7 @@ class Autoencoder:
                 `drop_path_scales` makes them; None drops nothing.
         """
         gated = tokens * mask.gate[..., None].astype(tokens.dtype)
-        kept = jnp.take_along_axis(gated, mask.ids_keep[..., None], axis=1)
+        kept = take_tokens(gated, mask.ids_keep, mask)
         latent, of_encoder = self._apply_encoder(
             params, kept, mask.keep_valid, capture=capture, scales=scales[0]
         )

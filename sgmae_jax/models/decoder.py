@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from sgmae_jax.masking import Mask
 from sgmae_jax.models.layers import Captured, Linear, Transformer, at_least_float32
+from sgmae_jax.models.tokens import take_tokens
 
 
 def unshuffle(
@@ -22,7 +23,7 @@ def unshuffle(
     num_hidden = mask.ids_restore.shape[1] - num_kept
     fill = jnp.broadcast_to(mask_token, (batch, num_hidden, width))
     shuffled = jnp.concatenate([kept, fill], axis=1)
-    full = jnp.take_along_axis(shuffled, mask.ids_restore[..., None], axis=1)
+    full = take_tokens(shuffled, mask.ids_restore, mask)
     if mask.keep_valid is not None:
         # A hidden token may point at a padding slot.
         full = jnp.where(mask.hidden[..., None] > 0, mask_token, full)

@@ -25,6 +25,7 @@ from sgmae_jax.models.sma_layers import (
     linear,
     normal,
 )
+from sgmae_jax.models.tokens import take_tokens
 
 
 class Inputs(NamedTuple):
@@ -165,7 +166,7 @@ class SmaEncoder(nn.Module, kw_only=True):
         if self.latents:
             x_valid = None
         elif mask is not None and gather:
-            x = jnp.take_along_axis(x, mask.ids_keep[..., None], axis=1)
+            x = take_tokens(x, mask.ids_keep, mask)
             x_valid = mask.keep_valid
         return Encoded(self._stack(x, x_valid, noise, scales), x_valid)
 

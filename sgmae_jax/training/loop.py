@@ -99,9 +99,10 @@ def pretrain(config, workdir: pathlib.Path, console: Console) -> None:
 
     # ---- state: from the newest sound checkpoint, or new ---------------------------
     key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(functools.partial(init_state, method), key)
+    begin = functools.partial(init_state, method)  # one object, so traced once
+    shapes = jax.eval_shape(begin, key)
     shardings = state_shardings(shapes, mesh, config.mesh.rules)
-    make_state = jax.jit(functools.partial(init_state, method), out_shardings=shardings)
+    make_state = jax.jit(begin, out_shardings=shardings)
     target = placed(shapes, shardings)
     if is_first():
         write_json(workdir / "config.json", public_config(config))

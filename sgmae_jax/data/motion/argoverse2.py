@@ -9,7 +9,6 @@ Reference: Wilson et al., Argoverse 2 (2021); argoverse/av2-api for the formats.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from sgmae_jax.data.motion.scene import (
     resampled,
 )
 from sgmae_jax.data.source import digest
+from sgmae_jax.user_cache import user_cache
 
 # Raised when the features of a scenario change: what was cached is made again.
 VERSION = 1
@@ -258,7 +258,7 @@ class Argoverse2:
         self.name = f"argoverse2/{split}"
         sizes = [(file.parent.name, file.stat().st_size) for file in files]
         self._fingerprint = digest((VERSION, view, bad, *sizes))
-        folder = Path(cache or default_cache()) / f"argoverse2-{self._fingerprint}"
+        folder = Path(cache or user_cache()) / f"argoverse2-{self._fingerprint}"
 
         def read(key: str) -> tuple[Scene, str, tuple[str, ...]]:
             found = read_scenario(root / key, view=view)
@@ -283,9 +283,3 @@ class Argoverse2:
 
     def fingerprint(self) -> str:
         return self._fingerprint
-
-
-def default_cache() -> Path:
-    """Where caches are kept if nothing else is said: $XDG_CACHE_HOME or ~/.cache."""
-    usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(usual).expanduser() / "sgmae_jax"
