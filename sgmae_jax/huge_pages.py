@@ -7,6 +7,7 @@ written: 18,000 pages in a step of a small model, or 300 huge ones.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import sys
@@ -39,11 +40,16 @@ def environment(
     return {**current, _TUNABLES: f"{tunables}:{_WISH}=1".removeprefix(":")}
 
 
-def ask() -> None:
+def ask(module: str) -> None:
     """Starts this program anew in that environment, which glibc reads at a start only.
 
-    The process keeps its number; does nothing where nothing is to be gained.
+    The process keeps its number. Nothing happens where nothing is to be gained, or
+    where the module is run by another program, which must not be started twice.
+
+    Args:
+        module: what `python -m` was told to run.
     """
+    by_name = ("-m", module) in itertools.pairwise(sys.orig_argv)
     wanted = environment(os.environ)
-    if wanted is not None:
+    if by_name and wanted is not None:
         os.execve(sys.executable, sys.orig_argv, wanted)

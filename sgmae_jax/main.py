@@ -174,5 +174,5 @@ def program() -> NoReturn:
 
 
 if __name__ == "__main__":
-    huge_pages.ask()
+    huge_pages.ask("sgmae_jax.main")
     program()

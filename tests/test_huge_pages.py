@@ -34,23 +34,43 @@ def test_asked_for_only_where_the_kernel_waits_for_it(
         assert found == {"A": "1", "GLIBC_TUNABLES": wanted}
 
 
-def test_the_program_starts_anew_with_its_own_words(tmp_path):
-    """The same process, the same words, once."""
-    code = (
-        "import os, sys; from sgmae_jax import huge_pages\n"
-        "def wish(now, kernel=None): return None if 'X' in now else {**now, 'X': '1'}\n"
-        "huge_pages.environment = wish\n"
-        "print(os.getpid(), os.environ.get('X'), sys.argv[1:], flush=True)\n"
-        "huge_pages.ask()\n"
-    )
+_PROGRAM = """
+import os, sys
+from sgmae_jax import huge_pages
+
+def wish(now):
+    return None if "ASKED" in now else {**now, "ASKED": "1"}
+
+huge_pages.environment = wish
+print(os.getpid(), os.environ.get("ASKED"), sys.argv[1:], flush=True)
+huge_pages.ask("some_program")
+print("runs", flush=True)
+"""
+
+
+def _lines(folder, *words):
+    (folder / "some_program.py").write_text(_PROGRAM)
+    places = os.pathsep.join([str(folder), *filter(None, sys.path)])
     done = subprocess.run(
-        [sys.executable, "-c", code, "a b", "--c"],
-        env={name: value for name, value in os.environ.items() if name != "X"},
+        [sys.executable, *words],
+        env=os.environ | {"PYTHONPATH": places},
         capture_output=True,
         text=True,
         check=True,
     )
-    first, second = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_program_starts_anew_with_its_own_words(tmp_path):
+    """The same process, the same words, once."""
+    first, second, last = _lines(tmp_path, "-m", "some_program", "a b", "--c")
     process = first.split()[0]
     assert first == f"{process} None ['a b', '--c']"
     assert second == f"{process} 1 ['a b', '--c']"
+    assert last == "runs"
+
+
+def test_another_program_that_runs_the_module_is_not_started_anew(tmp_path):
+    code = "import runpy; runpy.run_module('some_program', run_name='__main__')"
+    first, last = _lines(tmp_path, "-c", code)
+    assert " None " in first and last == "runs"
