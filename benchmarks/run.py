@@ -1,6 +1,6 @@
 """All ratios of docs/performance.md by one command, and their table.
 
-    python -m benchmarks.run --out docs/performance.json [--only step guidance]
+    python -m benchmarks.run --out docs/performance.json [--only step] [--images DIR]
     python -m benchmarks.run --out docs/performance.json --table
 
 Each benchmark runs in a process of its own, one after the other. Its lines replace
@@ -19,6 +19,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from sgmae_jax import huge_pages
@@ -26,14 +27,14 @@ from sgmae_jax import huge_pages
 # name -> what follows `python -m benchmarks.`
 PARTS = {
     "step": "step --full",
-    "masks": "masks --full",
+    "masks": "masks --full --rounds 7",
     "guidance": "guidance --full",
     "methods": "methods --full",
     "outer_step": "outer_step --full --rounds 5",
     "memory": "memory",
-    "overheads": "overheads --full",
-    "start": "start",
-    "input": "input",
+    "overheads": "overheads",
+    "start": "start --full --rounds 3",
+    "input": "input --count 384 --rounds 5",
     "evaluation": "evaluation",
 }
 ROWS = {
@@ -90,9 +91,14 @@ def _processor() -> str:
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Runs one benchmark, showing what it prints; its JSON lines and how it ended."""
-    words = [sys.executable, "-m", *f"benchmarks.{PARTS[name]}".split()]
+def measure(name: str, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Runs one benchmark, showing what it prints; its JSON lines and how it ended.
+
+    Args:
+        name: of `PARTS`.
+        more: words behind its own, which depend on the machine.
+    """
+    words = [sys.executable, "-m", *f"benchmarks.{PARTS[name]}".split(), *more]
     lines, skipped = [], []
     # As the program itself starts.
     env = huge_pages.environment(os.environ)
@@ -119,6 +125,7 @@ def table(parts: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines = [line for part in parts.values() for line in part["lines"]]
+    lines = [line for line in lines if "ratio" in line]  # not what explains them
     for row, title in ROWS.items():
         own = [line for line in lines if line.get("row") == row]
         if not own:
@@ -162,12 +169,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--images", help="folder of JPEGs for the input")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     parts = json.loads(options.out.read_text()) if options.out.exists() else {}
     if not options.table:
         for name in options.only:
-            parts[name] = measure(name)
+            own = name == "input" and options.images
+            parts[name] = measure(name, ["--images", options.images] if own else [])
             options.out.write_text(json.dumps(parts, indent=1) + "\n")
     print(table(parts))
 
