@@ -95,7 +95,7 @@ def soak(folder: pathlib.Path, *, minutes: float, seed: int = 0) -> Soaked:
     longest = max((sizes for _, sizes in lives), key=len)
     third = max(len(longest) // 3, 1)
     return Soaked(
-        steps=STEPS,
+        steps=steps,
         alone=len(undisturbed),
         equal=equal and list(shared) == list(range(1, steps + 1)),
         void=sum(loss is None for loss in shared.values()),

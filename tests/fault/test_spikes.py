@@ -11,7 +11,7 @@ import pytest
 from sgmae_jax.config import default_config
 from sgmae_jax.main import main
 from sgmae_jax.optimizer import make_adamw, spiked, watch_spikes
-from sgmae_jax.training import loop
+from sgmae_jax.training import step as training_step
 from sgmae_jax.training.state import init_state
 from sgmae_jax.training.step import make_step
 from tests.tiny import arguments, losses
@@ -82,7 +82,7 @@ def disturbed(monkeypatch, at):
         updates = tuple(times(update) for update in method.updates)
         return make_step(method._replace(updates=updates), **options)
 
-    monkeypatch.setattr(loop, "make_step", wrapped)
+    monkeypatch.setattr(training_step, "make_step", wrapped)
 
 
 @pytest.mark.slow
