@@ -7,10 +7,10 @@ import pathlib
 import tempfile
 
 import jax
-import numpy as np
 
 from benchmarks.accelerator_lines import show, spread
 from benchmarks.accelerator_plan import Plan
+from benchmarks.input import smooth_photographs
 from benchmarks.measure import interleave
 from sgmae_jax.data import ImageRows, Loader, open_source
 
@@ -21,7 +21,9 @@ def loader(plan: Plan, lines: pathlib.Path | None) -> None:
     side, batch = plan.main.sizes.image, plan.loader
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
-        _write_images(pathlib.Path(folder), batch)
+        photographs = pathlib.Path(folder, "train", "one")
+        photographs.mkdir(parents=True)
+        smooth_photographs(photographs, batch)
         memory = open_source(
             "synthetic",
             split=f"train[:{batch}]",
@@ -57,15 +59,3 @@ def loader(plan: Plan, lines: pathlib.Path | None) -> None:
     rate = batch * len(seconds) / sum(seconds)
     line = {"loader": "to the device, uint8", "threads": 1, "batch": batch}
     show(line | {"images_per_second": round(rate), **spread(seconds)})
-
-
-def _write_images(folder: pathlib.Path, count: int) -> None:
-    """JPEGs of the usual size whose detail is neither flat nor noise."""
-    from PIL import Image
-
-    draw = np.random.default_rng(0)
-    (folder / "train" / "one").mkdir(parents=True)
-    for index in range(count):
-        coarse = draw.integers(0, 256, (47, 63, 3), np.uint8)
-        image = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
-        image.save(folder / "train" / "one" / f"{index:05}.jpg", quality=90)

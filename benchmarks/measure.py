@@ -36,16 +36,6 @@ def interleave(
     return seconds
 
 
-def repeated(call: Callable[[], object], times: int) -> Callable[[], None]:
-    """A call that makes so many, each waited for."""
-
-    def calls() -> None:
-        for _ in range(times):
-            jax.block_until_ready(call())
-
-    return calls
-
-
 def report(
     what: str,
     ours: list[float],

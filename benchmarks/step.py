@@ -18,7 +18,7 @@ import optax
 
 from benchmarks import bare
 from benchmarks.bare import Sizes
-from benchmarks.measure import interleave, repeated, report
+from benchmarks.measure import interleave, report
 from benchmarks.ours import Trainer, config_of, random_batch
 from sgmae_jax.data import ImageRows, Loader, open_source
 
@@ -71,17 +71,17 @@ def against_authors(sizes: Sizes, batch: int, rounds: int) -> None:
     for dtype in ("float32", "bfloat16"):
         programs: dict[str, Callable[[], object]] = {}
         for form, compiled in (("eager", False), ("torch.compile", True)):
-            other = authors_trainer(sizes, batch, dtype=dtype, compiled=compiled)
+            other = authors_trainer(
+                sizes, batch, dtype=dtype, compiled=compiled, steps=TURN[sizes]
+            )
             if isinstance(other, str):
                 print(f"skipped: our step / authors' PyTorch step: {other}")
                 return
             programs[form] = other
-        ours = Trainer(config_of(sizes, batch, dtype=dtype), sizes)
+        config = config_of(sizes, batch, dtype=dtype)
+        ours = Trainer(config, sizes, steps=TURN[sizes])
         programs["ours"] = ours
-        seconds = interleave(
-            {name: repeated(one, TURN[sizes]) for name, one in programs.items()},
-            rounds=rounds,
-        )
+        seconds = interleave(programs, rounds=rounds)
         for form in ("eager", "torch.compile"):
             report(
                 f"our step / authors' PyTorch step, {form}, {dtype}",
