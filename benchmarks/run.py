@@ -32,7 +32,7 @@ PARTS = {
     "methods": "methods --full",
     "outer_step": "outer_step --full --rounds 5",
     "memory": "memory",
-    "overheads": "overheads",
+    "overheads": "overheads --full",
     "start": "start --full --rounds 3",
     "input": "input --count 384 --rounds 5",
     "evaluation": "evaluation",

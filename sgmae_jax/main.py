@@ -16,6 +16,7 @@ from sgmae_jax import huge_pages
 
 # A disk that is full, over its quota, or mounted anew for reading only.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WORTH_KEEPING = 0.05  # seconds of compilation
 _USAGE = """\
 python -m sgmae_jax.main --config FILE[:arg] [--workdir DIR] [--config.FIELD=VALUE ...]
 
@@ -119,6 +120,10 @@ def _keep_compiled() -> None:
         folder = user_cache() / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        # JAX's own limit of a second leaves out a dozen programs of every start.
+        limit = "jax_persistent_cache_min_compile_time_secs"
+        if limit.upper() not in os.environ:
+            jax.config.update(limit, _WORTH_KEEPING)
 
 
 def _check_start(config) -> None:

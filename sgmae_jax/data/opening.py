@@ -80,7 +80,7 @@ def open_source(
         split: a split's name, or a part such as "train[:90%]", "test[:1000]".
         seed: >= 0; which synthetic images. Files do not depend on it.
         channels: 1, 3 or 4.
-        in_memory: whether to decode all of it now and hold it.
+        in_memory: whether to hold what has been decoded.
         pictures: leave the RGB images of a folder with Pillow: for what only crops and
             resizes them. Not with `in_memory` or `cache`, which hold arrays.
         cache: folder that keeps decoded pixels, see `Cached`; empty: none.

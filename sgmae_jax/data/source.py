@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -113,35 +112,33 @@ class Subset:
 
 
 class InMemory:
-    """A source held decoded; bad images stay bad at access.
+    """A source whose items are decoded when they are first read, and then held.
 
-    Args:
-        source: read once, from start to end, when the wrapper is made.
-        threads: how many threads read, >= 1.
+    Nothing waits for the whole of it: training begins while it fills. Bad images stay
+    bad. Threads may read at the same time; two that want the same new item read it
+    twice and hold it once.
     """
 
     name: str
     classes: tuple[str, ...]
     pixel_classes: tuple[str, ...]
 
-    def __init__(self, source: Items, *, threads: int = 4):
+    def __init__(self, source: Items):
         self._source = source
-
-        def load(index: int) -> Any:
-            try:
-                return source[index]
-            except BadImage as bad:
-                # Kept without its traceback, which would keep the file's bytes.
-                return BadImage(bad.name, bad.reason)
-
-        with ThreadPoolExecutor(threads) as pool:
-            self._items = list(pool.map(load, range(len(source))))
+        self._items: list[Any] = [None] * len(source)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> Any:
         item = self._items[index]
+        if item is None:
+            try:
+                item = self._source[index]
+            except BadImage as bad:
+                # Kept without its traceback, which would keep the file's bytes.
+                item = BadImage(bad.name, bad.reason)
+            self._items[index] = item
         if isinstance(item, BadImage):
             raise BadImage(item.name, item.reason)
         return item

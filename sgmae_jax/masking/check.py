@@ -62,8 +62,9 @@ def check_mask_fn(
 
     ids = jnp.arange(max(batch, 2))
     keys = example_keys(jax.random.key(0), jnp.zeros_like(ids), ids, "check_mask_fn")
+    jitted = jax.jit(run)
     try:
-        traced = jax.eval_shape(run, keys[:batch])
+        traced = jitted.eval_shape(keys[:batch])
     except jax.errors.JAXTypeError as error:
         raise MaskError(
             f"{name} cannot be traced (it must not turn arrays into Python values): "
@@ -72,8 +73,6 @@ def check_mask_fn(
     except Exception as error:
         raise MaskError(f"{name} fails: {_first_line(error)}") from error
     _check_types(traced, name, batch, grid[0] * grid[1], ratio)
-
-    jitted = jax.jit(run)
 
     def values(keys: Array) -> Mask:
         return jax.tree.map(np.asarray, jitted(keys))

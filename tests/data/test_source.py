@@ -35,7 +35,7 @@ class Counting:
 
 
 def test_memory_holds_what_the_source_gives():
-    held = InMemory(SOURCE, threads=3)
+    held = InMemory(SOURCE)
     assert len(held) == 40
     assert (held.name, held.classes) == (SOURCE.name, SOURCE.classes)
     assert held.fingerprint() == SOURCE.fingerprint()
@@ -44,15 +44,17 @@ def test_memory_holds_what_the_source_gives():
             np.testing.assert_array_equal(held[index][key], value)
 
 
-def test_memory_reads_once_and_keeps_bad_images_bad():
+def test_memory_reads_what_is_asked_for_once_and_keeps_bad_images_bad():
     source = Counting()
     held = InMemory(source)
-    assert source.reads == 10
+    assert source.reads == 0
     for _ in range(2):
         assert held[4]["image"].shape == (2, 6, 3)
         with pytest.raises(BadImage, match=r"three\.png: odd"):
             held[3]
-    assert source.reads == 10
+    assert source.reads == 2
+    with pytest.raises(IndexError):
+        held[10]
 
 
 def test_memory_lets_other_errors_through():
@@ -60,8 +62,10 @@ def test_memory_lets_other_errors_through():
         def __getitem__(self, index):
             raise RuntimeError("no disk")
 
-    with pytest.raises(RuntimeError, match="no disk"):
-        InMemory(Broken())
+    held = InMemory(Broken())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no disk"):
+            held[0]
 
 
 def test_subset_renumbers():
