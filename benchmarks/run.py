@@ -27,7 +27,7 @@ from sgmae_jax import huge_pages
 # name -> what follows `python -m benchmarks.`
 PARTS = {
     "step": "step --full",
-    "masks": "masks --full --rounds 7",
+    "masks": "masks --full",
     "guidance": "guidance --full",
     "methods": "methods --full",
     "outer_step": "outer_step --full --rounds 5",
