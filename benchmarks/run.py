@@ -161,6 +161,17 @@ def size_of(line: dict[str, Any]) -> str:
         said.append(f"batch {line['batch']}")
     if "width" in line:
         said.append(f"width {line['width']}")
+    if "tokens" in line:
+        said.append(f"{line['tokens']} tokens, {line['steps']} steps")
+    if "size" in line:
+        said.append(line["size"])
+    if "workers" in line:
+        said.append(f"workers: {line['workers']}, {line['clock']} time")
+    if "bytes_ratio" in line:
+        said.append(f"bytes {line['bytes_ratio']:.2f}")
+    if "masks_equal" in line:
+        said.append("masks equal" if line["masks_equal"] else "masks differ")
+        said.append(f"losses by {line['loss_difference']:.0e}")
     return ", ".join(said)
 
 
