@@ -24,6 +24,8 @@ def authors_trainer(
     compiled: bool = False,
     device: str = "cpu",
     steps: int = 1,
+    fused_attention: bool = True,
+    fused_optimizer: bool | None = None,
 ) -> Callable[[], object] | str:
     """Their step as a call without arguments, or the reason why there is none.
 
@@ -40,6 +42,8 @@ def authors_trainer(
             for these shapes alone.
         device: "cpu" or "cuda".
         steps: how many a call makes; it waits for the last one.
+        fused_attention: whether timm's blocks take PyTorch's one kernel for it.
+        fused_optimizer: None: on a GPU.
     """
     folder = os.environ.get("MAE_REPOSITORY", "")
     if not pathlib.Path(folder, "models_mae.py").is_file():
@@ -68,6 +72,8 @@ def authors_trainer(
         norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
         norm_pix_loss=True,
     ).to(device)
+    for block in (*model.blocks, *model.decoder_blocks):
+        block.attn.fused_attn = fused_attention
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(
         [
@@ -76,7 +82,7 @@ def authors_trainer(
         ],
         lr=1e-4,
         betas=(0.9, 0.95),
-        fused=on_gpu,
+        fused=on_gpu if fused_optimizer is None else fused_optimizer,
     )
     images = torch.randn(batch, 3, sizes.image, sizes.image, device=device)
     # One shape each: a second one must not turn the program into one for any shape.

@@ -77,7 +77,7 @@ def collectives(text: str) -> list[Collective]:
     Raises:
         ValueError: a loop with a collective in it does not say how often it turns.
     """
-    bodies, entry = _computations(text)
+    bodies, entry = computations(text)
     times = _times(bodies, entry)
     found = []
     for name, lines in bodies.items():
@@ -112,7 +112,7 @@ def dot_flops(text: str) -> float:
     Raises:
         ValueError: a loop with a product in it does not say how often it turns.
     """
-    bodies, entry = _computations(text)
+    bodies, entry = computations(text)
     times = _times(bodies, entry)
     total = 0.0
     for name, lines in bodies.items():
@@ -174,7 +174,8 @@ def _group(rest: str) -> int:
     raise ValueError(f"no groups of devices can be read in: {rest[:120]}")
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Name -> lines of the computations of a compiled program; the entry's name."""
     bodies: dict[str, list[str]] = {}
     name = entry = ""
     # Long tuples have comments in them that number their parts.

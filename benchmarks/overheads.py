@@ -74,7 +74,7 @@ def unguarded(method: Method, *, accumulate: int = 1) -> Callable:
         owned = {name: params[name] for name in update.owns}
         change, opt = update.optimizer.update(grads, state.opt[0], owned)
         params = {**params, **optax.apply_updates(owned, change)}
-        params = method.post_update(params, state.step + 1)
+        params = {**params, **method.post_update(params, state.step + 1)}
         own |= {"grad_norm": optax.tree.norm(grads), "lr": learning_rate(opt)}
         metrics = {**noted, **own, "skipped": jnp.int32(0)}
         state = state._replace(step=state.step + 1, params=params, opt=(opt,))
@@ -101,6 +101,8 @@ class Training:
         folder: of its metrics.
         name: of the method.
         metrics: whether they are computed, collected, shown and written.
+        waits: whether the host stays `_AHEAD` steps in front, as the loop does; without
+            metrics only.
         writer: whether they are written; TensorBoard's events included.
         guard: whether the step is guarded.
         average: whether the method's `post_update` runs.
@@ -113,6 +115,7 @@ class Training:
         *,
         name: str = "mae",
         metrics: bool = True,
+        waits: bool = True,
         writer: bool = True,
         guard: bool = True,
         average: bool = True,
@@ -120,11 +123,12 @@ class Training:
         config = config_of(size.sizes, size.batch, method=name)
         method = build(config)
         if not average:
-            method = method._replace(post_update=lambda params, step: params)
+            method = method._replace(post_update=lambda params, step: {})
         self._trainer = Trainer(config, size.sizes, method=method)
         if not guard:
-            self._trainer.step = _with_step(unguarded, method, self._trainer.shardings)
+            self._trainer.step = with_step(unguarded, method, self._trainer.shardings)
         self._window, self._done, self._metrics = size.window, 0, metrics
+        self._waits = waits
         if not metrics:
             self._trainer.step = _without_metrics(method, self._trainer.shardings)
             return
@@ -150,17 +154,21 @@ class Training:
 
     def __call__(self) -> object:
         """`window` steps; returns the last one's metrics."""
+        losses: list = []
         for _ in range(self._window):
             found = self._trainer()
             self._done += 1
+            losses.append(found["loss"])
             if self._metrics:
                 self._progress.add(self._done, found, self._rows, ahead=_AHEAD)
+            elif self._waits and len(losses) > _AHEAD:
+                jax.block_until_ready(losses[-1 - _AHEAD])
         if self._metrics:
             self._progress.flush(self._done, self._trainer.phase)
         return found
 
 
-def _with_step(make: Callable, method: Method, shardings: TrainState):
+def with_step(make: Callable, method: Method, shardings: TrainState):
     """`jitted_step` around another step than the program's."""
     usual = training_step.make_step
     training_step.make_step = make
@@ -183,7 +191,7 @@ def _without_metrics(method: Method, shardings: TrainState):
         return alone
 
     training_step_of = training_step.make_step
-    return _with_step(make, method, shardings)
+    return with_step(make, method, shardings)
 
 
 # What is switched off in each comparison, and the method it is measured on.
@@ -191,27 +199,36 @@ SWITCHES = {"metrics": "mae", "writer": "mae", "guard": "mae", "average": "rc_ma
 
 
 def switched_off(size: Size, rounds: int) -> None:
-    """Row 17: each part on, over the same with it alone off."""
+    """Row 17: each part on, over the same with it alone off.
+
+    A third side that never waits for the device tells what the waiting is worth.
+    """
     for part, name in SWITCHES.items():
+        off: dict[str, dict[str, bool]] = {"on": {}, "off": {part: False}}
+        if part == "metrics":
+            off["never waits"] = {part: False, "waits": False}
         with tempfile.TemporaryDirectory() as folder:
             sides = {
-                "on": Training(size, pathlib.Path(folder, "on"), name=name),
-                "off": Training(
-                    size, pathlib.Path(folder, "off"), name=name, **{part: False}
-                ),
+                side: Training(size, pathlib.Path(folder, side), name=name, **options)
+                for side, options in off.items()
             }
             seconds = interleave(sides, rounds=rounds, warmup=2)
-        report(
-            f"training with / without: {part}",
-            seconds["on"],
-            seconds["off"],
-            target=TARGET,
-            row=17,
-            method=name,
-            steps_a_round=size.window,
-            sizes=size.sizes._asdict(),
-            batch=size.batch,
-        )
+        facts = {
+            "row": 17,
+            "method": name,
+            "steps_a_round": size.window,
+            "sizes": size.sizes._asdict(),
+            "batch": size.batch,
+        }
+        what = f"training with / without: {part}"
+        report(what, seconds["on"], seconds["off"], target=TARGET, **facts)
+        if "never waits" in sides:
+            report(
+                "without metrics, waiting two steps behind / never",
+                seconds["off"],
+                seconds["never waits"],
+                **facts,
+            )
 
 
 def steps_around(

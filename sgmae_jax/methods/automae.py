@@ -194,7 +194,7 @@ def build(config, run: Run) -> Method:
         vectors = params["spectral"]
         for _ in range(_PASSES):
             _, vectors = discriminator.scores(params["discriminator"], vectors, nothing)
-        return {**params, "spectral": vectors}
+        return {"spectral": vectors}
 
     def picture(params, batch, key, step, ratio):
         _, batches, _ = prepare(params, {"train": batch}, key, step, ratio)

@@ -149,9 +149,9 @@ class Run(NamedTuple):
     facts: Mapping[str, Any] = MappingProxyType({})
 
 
-def _keep(params: Params, step: Int[Array, ""]) -> Params:
-    del step
-    return params
+def _none_follows(params: Params, step: Int[Array, ""]) -> Params:
+    del params, step
+    return {}
 
 
 def _one_phase(step: int, marks: Marks) -> Hashable:
@@ -180,7 +180,8 @@ class Method(NamedTuple):
         prepare: (params, batches, root key, step, phase) -> (params, batches,
             metrics), before the updates and without gradient: what is learned of a
             batch otherwise than by descent. It may add entries to the batches.
-        post_update: (params, step) -> params, after the updates: EMA teachers.
+        post_update: (params, step) -> the networks that follow the trained ones, such
+            as EMA teachers, by name; called after the updates.
         phase: (step, marks; host values) -> static facts of that step, hashable: the
             mask ratio's bucket, whether guidance is on. One compilation a distinct
             value.
@@ -209,7 +210,7 @@ class Method(NamedTuple):
     picture: Callable[..., Picture] | None = None
     norm_pix: bool = False
     prepare: Callable[..., tuple[Params, Batches, Metrics]] = _as_they_are
-    post_update: Callable[[Params, Int[Array, ""]], Params] = _keep
+    post_update: Callable[[Params, Int[Array, ""]], Params] = _none_follows
     phase: Callable[[int, Marks], Hashable] = _one_phase
     stages: tuple[Stage, ...] = ()
     monitor: Monitor | None = None

@@ -121,11 +121,11 @@ class Guide:
         """After a step: the moving average, where that is what guides."""
         del step
         if self._part.guide != "ema":
-            return params
+            return {}
         average = optax.incremental_update(
             self._copy(params["model"]), params["guide"], 1 - self._part.ema_momentum
         )
-        return {**params, "guide": average}
+        return {"guide": average}
 
     def flops(self) -> float:
         """FLOPs a step and image, averaged over steps with and without a look.

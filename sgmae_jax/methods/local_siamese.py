@@ -174,7 +174,7 @@ def build(config, run: Run) -> Method:
     def follow(params, step):
         """After a step, `step` of which are done: the teacher moves."""
         if not has_teacher:
-            return params
+            return {}
         momentum = momentum_at(
             step - 1,
             start=part.momentum,
@@ -183,7 +183,7 @@ def build(config, run: Run) -> Method:
         )
         student = {name: params[name] for name in ("model", "projector")}
         teacher = optax.incremental_update(student, params["teacher"], 1 - momentum)
-        return {**params, "teacher": teacher}
+        return {"teacher": teacher}
 
     own = ("model", "projector")
     width, out = model.encoder.width, part.out

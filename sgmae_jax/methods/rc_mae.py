@@ -123,7 +123,7 @@ def build(config, run: Run) -> Method:
         teacher = optax.incremental_update(
             params["model"], params["teacher"], 1 - momentum
         )
-        return {**params, "teacher": teacher}
+        return {"teacher": teacher}
 
     def picture(params, batch, key, step, ratio):
         _, mask, student = forward(params, batch, key, step, ratio)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, PyTree
 
-from sgmae_jax.methods.base import Batches, Gradient, Method, Metrics
+from sgmae_jax.methods.base import Batches, Gradient, Method, Metrics, Update
 from sgmae_jax.optimizer import learning_rate, spiked
 from sgmae_jax.training.mesh import replicated
 from sgmae_jax.training.state import TrainState
@@ -42,53 +43,80 @@ def make_step(
     if names.count("") != 1 or len(set(names)) < len(names):
         raise ValueError(f"updates must have names but for one, each its own: {names}")
 
+    *_, last = method.updates
+
     def step_fn(state: TrainState, batches: Batches, phase: Hashable):
         key = jax.random.wrap_key_data(state.key)
-        params, opts = dict(state.params), []
-        by_name = dict(zip(names, state.opt, strict=True))
-        metrics: Metrics = {}
-        finite, jumped = jnp.bool_(True), None
-        params, batches, noted = method.prepare(params, batches, key, state.step, phase)
-        metrics |= noted
-        for update, opt in zip(method.updates, state.opt, strict=True):
+        opts = dict(zip(names, state.opt, strict=True))
+        finite, jumped = jnp.bool_(True), jnp.bool_(False)
+        params, batches, metrics = method.prepare(
+            dict(state.params), batches, key, state.step, phase
+        )
+        for update in method.updates:
             gradient = update.gradient
             if update.reads:
-                states = {name: by_name[name] for name in update.reads}
+                states = {name: opts[name] for name in update.reads}
                 gradient = functools.partial(gradient, states=states)
             act = _accumulated(gradient, accumulate)
 
-            def move(params, opt, act=act, update=update):
+            def look(params, opt, act=act, update=update):
                 grads, own = act(params, batches, key, state.step, phase)
                 norm = optax.tree.norm(grads)
                 good = jnp.isfinite(own["loss"]) & jnp.isfinite(norm)
-                owned = {name: params[name] for name in update.owns}
-                change, opt = update.optimizer.update(grads, opt, owned)
-                params = {**params, **optax.apply_updates(owned, change)}
-                own |= {"grad_norm": norm, "lr": learning_rate(opt)}
-                return params, opt, own, good
+                jump = jnp.bool_(False)
+                if spiked(opt) is not None:  # so will its next state tell
+                    owned = {name: params[name] for name in update.owns}
+                    jump = spiked(update.optimizer.update(grads, opt, owned)[1])
+                return grads, own | {"grad_norm": norm}, good, jump
 
-            params, opt, own, good = _every(update.every, move, state.step, params, opt)
-            prefix = update.name and f"{update.name}/"
-            metrics |= {prefix + name: value for name, value in own.items()}
-            opts.append(opt)
-            by_name[update.name] = opt
-            finite &= good
-            if (jump := spiked(opt)) is not None:
-                jumped = jump if jumped is None else jumped | jump
-        params = method.post_update(params, state.step + 1)
-        sound = finite if jumped is None else finite & ~jumped
-        new_params, new_opt = jax.tree.map(
-            lambda new, old: jnp.where(sound, new, old),
-            (params, tuple(opts)),
-            (state.params, state.opt),
-        )
+            opt = opts[update.name]
+            grads, own, good, jump = _every(update, state.step, look, params, opt)
+            metrics = metrics | _behind(update, own)
+            finite, jumped = finite & good, jumped | jump
+            if update is not last:
+                moved, opts[update.name] = _moved(
+                    update, state.step, grads, params, opt
+                )
+                params = {**params, **moved}
+
+        # What no one changes stays out of the choice, which on a CPU would copy it.
+        sound, held = finite & ~jumped, dict(state.params)
+        changing = [
+            name
+            for name in params
+            if name in last.owns or params[name] is not held[name]
+        ]
+
+        def finished():
+            moved, own = _moved(last, state.step, grads, params, opts[last.name])
+            moved = {name: (params | moved)[name] for name in changing}
+            # The metrics pass through, held by the barrier: what they read of the old
+            # state is read before it is overwritten, and need not be copied for them.
+            passed = jax.lax.optimization_barrier(metrics)
+            return moved, tuple((opts | {last.name: own}).values()), passed
+
+        before = {name: held[name] for name in changing}, state.opt, metrics
+        moved, new_opt, metrics = _unless_void(sound, finished, before)
+        new_params = {**held, **moved}
+
+        def followed():
+            return method.post_update(new_params, state.step + 1)
+
+        # Apart, so that an average is taken of what is there, not computed with it.
+        following = {name: held[name] for name in jax.eval_shape(followed)}
+        new_params |= _unless_void(sound, followed, following)
+        for update, opt in zip(method.updates, new_opt, strict=True):
+            rate = learning_rate(opt)
+            if update.every > 1:
+                rate = jnp.where(state.step % update.every == 0, rate, jnp.nan)
+            metrics |= _behind(update, {"lr": rate})
         void = (~finite).astype(jnp.int32)
+        metrics["skipped"] = void
+        if any(spiked(opt) is not None for opt in new_opt):
+            metrics["spiked"] = (finite & jumped).astype(jnp.int32)
         state = TrainState(
             state.step + 1, new_params, new_opt, state.key, state.skipped + void
         )
-        metrics["skipped"] = void
-        if jumped is not None:
-            metrics["spiked"] = (finite & jumped).astype(jnp.int32)
         return state, metrics
 
     return step_fn
@@ -120,17 +148,56 @@ def jitted_step(
     )
 
 
-def _every(every: int, move: Callable, step, params, opt):
-    """Runs `move` on steps divisible by `every`; on others metrics are NaN."""
-    if every == 1:
-        return move(params, opt)
-    shapes = jax.eval_shape(move, params, opt)
+def _behind(update: Update, metrics: Metrics) -> Metrics:
+    """An update's metrics, behind its name, if it has one."""
+    prefix = update.name and f"{update.name}/"
+    return {prefix + name: value for name, value in metrics.items()}
+
+
+def _moved(update: Update, step, grads, params, opt):
+    """What the update owns and its optimizer's state after it; unchanged if not due."""
+
+    def move():
+        change, moved = update.optimizer.update(grads, opt, owned)
+        return optax.apply_updates(owned, change), moved
+
+    owned = {name: params[name] for name in update.owns}
+    if update.every == 1:
+        return move()
+    return jax.lax.cond(step % update.every == 0, move, lambda: (owned, opt))
+
+
+def _every(update: Update, step, look: Callable, params, opt):
+    """Runs `look` when due; else gradients are 0, metrics NaN and nothing is wrong."""
+    if update.every == 1:
+        return look(params, opt)
+    grads, own, _, _ = jax.eval_shape(look, params, opt)
 
     def rest(params, opt):
-        metrics = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes[2])
-        return params, opt, metrics, jnp.bool_(True)
+        none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), grads)
+        unknown = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), own)
+        return none, unknown, jnp.bool_(True), jnp.bool_(False)
 
-    return jax.lax.cond(step % every == 0, move, rest, params, opt)
+    return jax.lax.cond(step % update.every == 0, look, rest, params, opt)
+
+
+def _unless_void(sound: Bool[Array, ""], finished: Callable[[], PyTree], held: PyTree):
+    """`finished()` if the step is sound, else `held`.
+
+    On a CPU a branch, since there a selection costs copies: XLA computes the change of
+    the parameters from the old moments once more, which thus cannot be overwritten.
+    An accelerator's host would have to wait for the branch to be known.
+    """
+
+    def selected():
+        return jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old), finished(), held
+        )
+
+    def branched():
+        return jax.lax.cond(sound, finished, lambda: held)
+
+    return jax.lax.platform_dependent(cpu=branched, default=selected)
 
 
 def _accumulated(gradient: Gradient, parts: int) -> Gradient:

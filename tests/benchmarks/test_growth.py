@@ -9,7 +9,7 @@ from benchmarks.growth import exponent, growth
 from benchmarks.growth_plots import draw
 from benchmarks.masks import fixed_mask, one_mask
 from benchmarks.ours import Trainer, build, config_of
-from benchmarks.overheads import Size, Training, _with_step, steps_around, unguarded
+from benchmarks.overheads import Size, Training, steps_around, unguarded, with_step
 from sgmae_jax.masking.keys import example_keys
 from sgmae_jax.masking.types import Context
 
@@ -51,7 +51,7 @@ def test_the_unguarded_step_is_the_step_but_for_its_guard():
     config = config_of(SIZES, 8, method="rc_mae")
     method = build(config)
     trainers = [Trainer(config, SIZES, method=method) for _ in range(2)]
-    trainers[1].step = _with_step(unguarded, method, trainers[1].shardings)
+    trainers[1].step = with_step(unguarded, method, trainers[1].shardings)
     found = [[trainer() for _ in range(3)][-1] for trainer in trainers]
     assert found[0].keys() == found[1].keys()
     for name in found[0]:

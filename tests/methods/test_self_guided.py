@@ -166,8 +166,9 @@ def test_an_average_follows_the_model():
     method = build(config_of(guide="ema", ema_momentum=0.75))
     params = method.init(KEY)
     token = params["guide"]["encoder"]["cls_token"]
-    params = method.post_update(moved(params), 1)
-    params = method.post_update(moved(params), 2)
+    for step in (1, 2):
+        params = moved(params)
+        params = {**params, **method.post_update(params, step)}
     expected = token + 0.75 * 0.25 * 1 + 0.25 * 2
     np.testing.assert_allclose(
         params["guide"]["encoder"]["cls_token"], expected, rtol=1e-5
