@@ -36,6 +36,7 @@ PARTS = {
     "start": "start --full --rounds 3",
     "input": "input --count 384 --rounds 5",
     "evaluation": "evaluation",
+    "trace": "trace --full",
 }
 ROWS = {
     1: "step at 75 % masking / at 0 %",

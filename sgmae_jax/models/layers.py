@@ -108,8 +108,8 @@ def matmul_attention(
     Returns:
         The mixed values and the attention maps, the latter at least float32.
     """
-    query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))  # [B, H, T, d] each
-    query = query * query.shape[-1] ** -0.5
+    query, key, value = (qkv[:, :, part].swapaxes(1, 2) for part in range(3))
+    query = query * query.shape[-1] ** -0.5  # [B, H, T, d], like the others
     scores = at_least_float32(jnp.matmul(query, key.mT))
     if key_valid is not None:
         own = by_query(key_valid)
@@ -117,8 +117,14 @@ def matmul_attention(
             scores = jnp.where(own, scores, jnp.finfo(scores.dtype).min)
         else:
             scores = scores + own.astype(scores.dtype)
-    maps = jax.nn.softmax(scores)
-    return jnp.matmul(maps.astype(value.dtype), value).swapaxes(1, 2), maps
+    # The largest score moves no result, only what exp can hold. Dividing after the
+    # values are mixed leaves both passes a division, and the backward one a sum, of d
+    # numbers a query instead of T.
+    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    total = weights.sum(-1, keepdims=True)
+    mixed = jnp.matmul(weights.astype(value.dtype), value) / total.astype(value.dtype)
+    return mixed.swapaxes(1, 2), weights / total
 
 
 class Attention(nn.Module):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -30,9 +31,7 @@ class MetricWriter:
         self._file = self._path.open("a", encoding="utf-8")
         self._events = None
         if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(
+            self._events = _event_writer(
                 str(workdir / "tensorboard"), purge_step=start_step + 1
             )
 
@@ -78,6 +77,23 @@ class NoWriter:
 
 
 Writer = MetricWriter | NoWriter
+
+
+def _event_writer(folder: str, *, purge_step: int):
+    """tensorboardX's writer, imported without PyTorch.
+
+    It would import that, where it is installed, for the name of a type: seconds of
+    every start.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter(folder, purge_step=purge_step)
 
 
 def _truncate_after(path: pathlib.Path, step: int) -> None:

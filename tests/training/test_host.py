@@ -46,6 +46,25 @@ def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
 
 
 @pytest.mark.fault(13)
+def test_events_are_written_without_importing_pytorch(tmp_path):
+    """An installed one would add seconds to every start, and is there afterwards."""
+    (tmp_path / "torch.py").write_text("print('imported')\n")
+    code = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from sgmae_jax.training.writers import MetricWriter
+writer = MetricWriter(pathlib.Path(sys.argv[1]), start_step=0, tensorboard=True)
+writer.write(1, {"loss": 0.5})
+writer.close()
+print("torch" in sys.modules)
+import torch
+"""
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "imported"]
+    assert list(tmp_path.glob("tensorboard/events.*"))
+
+
 def test_the_budget_counts_in_a_window_and_keeps_a_capture(tmp_path):
     budget = SkipBudget(budget=2, window=10, folder=tmp_path)
     for step in (1, 5, 12, 20):  # never three within ten steps
