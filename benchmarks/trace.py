@@ -113,7 +113,9 @@ def places(text: str) -> dict[str, str]:
 
 def _place(line: str) -> str:
     found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', line)
-    return found.group(1) if found else ""
+    place = found.group(1) if found else ""
+    # Of a gradient's product the name says "transpose".
+    return f"{place}/dot_general" if " dot(" in line else place
 
 
 def trace_ours(sizes: Sizes, batch: int, dtype: str, steps: int = 5) -> dict[str, Any]:

@@ -56,7 +56,7 @@ PROGRAM = """HloModule step
   %p0 = f32[2,3]{1,0} parameter(0)
   %p1 = f32[3,4]{1,0} parameter(1)
   %dot.1 = f32[2,4]{1,0} dot(%p0, %p1), lhs_contracting_dims={1}, \
-rhs_contracting_dims={0}, metadata={op_name="blocks/attn/qkv/dot_general"}
+rhs_contracting_dims={0}, metadata={op_name="blocks/attn/qkv/transpose"}
   ROOT %exp.1 = f32[2,4]{1,0} exponential(%dot.1), metadata={op_name="blocks/norm1/exp"}
 }
 
@@ -72,7 +72,7 @@ metadata={op_name="blocks/norm1/exp"}
 
 def test_a_fusion_belongs_to_the_product_in_it():
     found = places(PROGRAM)
-    assert found["fusion.1"] == "blocks/attn/qkv/dot_general"
+    assert group_of(found["fusion.1"]) == "dense products"
     assert found["exp.1"] == "blocks/norm1/exp" and found["copy.1"] == ""
 
 
