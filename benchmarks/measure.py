@@ -13,7 +13,11 @@ import jax
 
 
 def interleave(
-    programs: Mapping[str, Callable[[], object]], *, rounds: int = 7, warmup: int = 2
+    programs: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 7,
+    warmup: int = 2,
+    lead: int = 0,
 ) -> dict[str, list[float]]:
     """Seconds of each program, called in turn: A B A B, so that drift hits all alike.
 
@@ -21,6 +25,8 @@ def interleave(
         programs: name -> call; what it returns is waited for.
         rounds: timed calls of each, at least 5.
         warmup: calls before, which compile.
+        lead: untimed calls before each timed one. What a program left to the system
+            while another ran is taken up again in them, as in training it never is.
     """
     for call in programs.values():
         for _ in range(warmup):
@@ -30,6 +36,8 @@ def interleave(
         names = list(programs)
         # The order changes from round to round: no program always follows the same.
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            for _ in range(lead):
+                jax.block_until_ready(programs[name]())
             began = time.perf_counter()
             jax.block_until_ready(programs[name]())
             seconds[name].append(time.perf_counter() - began)

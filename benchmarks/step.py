@@ -81,7 +81,7 @@ def against_authors(sizes: Sizes, batch: int, rounds: int) -> None:
         config = config_of(sizes, batch, dtype=dtype)
         ours = Trainer(config, sizes, steps=TURN[sizes])
         programs["ours"] = ours
-        seconds = interleave(programs, rounds=rounds)
+        seconds = interleave(programs, rounds=rounds, lead=1)
         for form in ("eager", "torch.compile"):
             report(
                 f"our step / authors' PyTorch step, {form}, {dtype}",

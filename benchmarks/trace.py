@@ -234,7 +234,7 @@ def arms(sizes: Sizes, batch: int) -> None:
             return
         programs[name] = other
     programs["ours"] = Trainer(config_of(sizes, batch), sizes, steps=turn)
-    seconds = interleave(programs, rounds=7)
+    seconds = interleave(programs, rounds=7, lead=1)
     for name in ways:
         report(
             f"our step / authors' PyTorch step, eager, float32, {name}",

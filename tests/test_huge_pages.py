@@ -9,12 +9,19 @@ import pytest
 from sgmae_jax import huge_pages
 
 
+WISHED = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
+    "glibc.malloc.trim_threshold=1073741824:glibc.malloc.top_pad=67108864"
+)
+
+
 @pytest.mark.parametrize(
     ("kernel", "tunables", "wanted"),
     [
-        ("always [madvise] never\n", None, "glibc.malloc.hugetlb=1"),
-        ("always [madvise] never\n", "a.b=2", "a.b=2:glibc.malloc.hugetlb=1"),
+        ("always [madvise] never\n", None, WISHED),
+        ("always [madvise] never\n", "a.b=2", f"a.b=2:{WISHED}"),
         ("always [madvise] never\n", "glibc.malloc.hugetlb=0", None),
+        ("always [madvise] never\n", "glibc.malloc.top_pad=0", None),
         ("[always] madvise never\n", None, None),
         ("always madvise [never]\n", None, None),
         (None, None, None),
