@@ -8,7 +8,6 @@ import pytest
 
 from sgmae_jax import huge_pages
 
-
 WISHED = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
     "glibc.malloc.trim_threshold=1073741824:glibc.malloc.top_pad=67108864"
