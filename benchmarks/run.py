@@ -120,19 +120,38 @@ def measure(name: str, more: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def table(parts: dict[str, Any]) -> str:
-    """The ratios as markdown, in the order of the rows; a row without any says so."""
+    """The ratios as markdown, in the order of the rows; a row without any says so.
+
+    The last column counts the machines that the parts were run on; they are named
+    below.
+    """
     made = [
-        "| # | ratio | size | median | quartiles | by FLOPs | target | met |",
-        "|---|---|---|---|---|---|---|---|",
+        "| # | ratio | size | median | quartiles | by FLOPs | target | met | on |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines = [line for part in parts.values() for line in part["lines"]]
-    lines = [line for line in lines if "ratio" in line]  # not what explains them
+    machines: list[str] = []
+    lines = []
+    for part in parts.values():
+        machine = _machine(part["environment"])
+        if machine not in machines:
+            machines.append(machine)
+        number = 1 + machines.index(machine)
+        # Without a ratio: what explains them.
+        lines += [(number, line) for line in part["lines"] if "ratio" in line]
     for row, title in ROWS.items():
-        own = [line for line in lines if line.get("row") == row]
+        own = [(number, line) for number, line in lines if line.get("row") == row]
         if not own:
-            made.append(f"| {row} | {title} | | not measured | | | | |")
-        made += [f"| {row} | {line['ratio']} | {_cells(line)} |" for line in own]
-    return "\n".join(made)
+            made.append(f"| {row} | {title} | | not measured | | | | | |")
+        made += [
+            f"| {row} | {line['ratio']} | {_cells(line)} | {number} |"
+            for number, line in own
+        ]
+    named = [f"{number}: {name}" for number, name in enumerate(machines, 1)]
+    return "\n".join([*made, "", "; ".join(named) + "."])
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    return f"{environment['cores']} cores of {environment['processor']}"
 
 
 def _cells(line: dict[str, Any]) -> str:

@@ -37,15 +37,23 @@ def test_every_row_of_the_table_is_there_and_in_order(capsys):
         batch=64,
     )
     bounds = report("c / d", [1.0] * 5, [1.0] * 5, row=10, target=(0.9, 1.1))
-    parts = {"late": {"lines": [bounds]}, "early": {"lines": [slow]}}
+    here, there = ({"cores": cores, "processor": "A"} for cores in (2, 4))
+    parts = {
+        "late": {"lines": [bounds], "environment": here},
+        "early": {"lines": [slow, {"trace": "x"}], "environment": there},
+    }
     capsys.readouterr()
-    rows = run.table(json.loads(json.dumps(parts))).splitlines()[2:]
-    assert len(rows) == len(run.ROWS)
+    text = run.table(json.loads(json.dumps(parts)))
+    *rows, empty, machines = text.splitlines()[2:]
+    assert len(rows) == len(run.ROWS) and not empty
+    assert machines == "1: 2 cores of A; 2: 4 cores of A."
     assert rows[2] == (
         "| 3 | ours / theirs | 32 px, 96x4, batch 64 | 2.00 | 2.00 – 3.00 "
-        "| 1.50 | 1.00 | **no** |"
+        "| 1.50 | 1.00 | **no** | 2 |"
     )
-    assert rows[9] == "| 10 | c / d |  | 1.00 | 1.00 – 1.00 |  | 0.90 to 1.10 | yes |"
+    assert rows[9] == (
+        "| 10 | c / d |  | 1.00 | 1.00 – 1.00 |  | 0.90 to 1.10 | yes | 1 |"
+    )
     assert all("not measured" in row for row in rows[3:9])
 
 
