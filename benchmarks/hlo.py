@@ -88,7 +88,7 @@ def collectives(text: str) -> list[Collective]:
             if times[name] is None:
                 raise ValueError(f"in a loop of unknown length: {line.strip()[:120]}")
             result, kind, _, rest = match.groups()
-            got = _size(result)
+            got = size_of(result)
             where = re.search(r'op_name="([^"]*)"', rest)
             dtype = _SHAPE.search(result)
             found.append(
@@ -138,7 +138,8 @@ def _dims(type_text: str) -> list[int]:
     )
 
 
-def _size(type_text: str) -> int:
+def size_of(type_text: str) -> int:
+    """Bytes of all arrays in a type as the program writes it, "f32[2,3]{1,0}"."""
     total = 0
     for dtype, dims in _SHAPE.findall(type_text):
         count = 1

@@ -204,13 +204,13 @@ def switched_off(size: Size, rounds: int) -> None:
     A third side that never waits for the device tells what the waiting is worth.
     """
     for part, name in SWITCHES.items():
-        off: dict[str, dict[str, bool]] = {"on": {}, "off": {part: False}}
+        ways: dict[str, dict[str, bool]] = {"on": {}, "off": {part: False}}
         if part == "metrics":
-            off["never waits"] = {part: False, "waits": False}
+            ways["never waits"] = {part: False, "waits": False}
         with tempfile.TemporaryDirectory() as folder:
             sides = {
                 side: Training(size, pathlib.Path(folder, side), name=name, **options)
-                for side, options in off.items()
+                for side, options in ways.items()
             }
             seconds = interleave(sides, rounds=rounds, warmup=2)
         facts = {

@@ -54,8 +54,8 @@ def products(sizes: Sizes, batch: int) -> None:
     rng = np.random.default_rng(0)
     sides = {
         shape: [
-            rng.standard_normal(sides, np.float32)
-            for sides in (shape[:2], shape[1:], shape[::2])
+            rng.standard_normal(dims, np.float32)
+            for dims in (shape[:2], shape[1:], shape[::2])
         ]
         for shape in set(shapes)
     }

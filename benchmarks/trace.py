@@ -25,7 +25,7 @@ import jax
 
 from benchmarks.authors import authors_trainer
 from benchmarks.bare import Sizes
-from benchmarks.hlo import computations
+from benchmarks.hlo import computations, size_of
 from benchmarks.measure import interleave, report
 from benchmarks.ours import Trainer, build, config_of
 from benchmarks.overheads import LARGE, SMALL, Size, unguarded, with_step
@@ -46,7 +46,8 @@ _PLACES = (
     ("masks", r"threefry|_uniform|sort|vmap"),
     ("residuals and biases", r"run_blocks"),
 )
-# The same of PyTorch's operators; what the optimizer calls is told by its range.
+# The same of PyTorch's operators. What changes a tensor in place is nearly always the
+# optimizer; the profile does not say on whose behalf an operator ran.
 _OPERATORS = (
     ("attention", r"scaled_dot_product|softmax|bmm"),
     ("dense products", r"::(mm|addmm|.*convolution)"),
@@ -257,12 +258,9 @@ def big_copies(text: str, least: int) -> list[int]:
     bodies, entry = computations(text)
     found = []
     for line in bodies[entry]:
-        match = re.search(r" = f32\[([\d,]*)\]\S* copy\(", line)
-        if match:
-            size = 4
-            for dim in filter(None, match.group(1).split(",")):
-                size *= int(dim)
-            found += [size] if size >= least else []
+        match = re.search(r" = (f32\S*) copy\(", line)
+        if match and (size := size_of(match.group(1))) >= least:
+            found.append(size)
     return found
 
 
