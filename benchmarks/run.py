@@ -28,7 +28,7 @@ from sgmae_jax import huge_pages
 PARTS = {
     "step": "step --full",
     "masks": "masks --full",
-    "guidance": "guidance --full",
+    "guidance": "guidance --full --rounds 5",
     "methods": "methods --full",
     "outer_step": "outer_step --full --rounds 5",
     "memory": "memory",
@@ -62,6 +62,14 @@ ROWS = {
     21: "closed-form probe / probe by LARS",
     22: "compilations / buckets of a moving mask ratio",
 }
+# The widest that a processor says it has; virtual machines give many the same name.
+VECTORS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 with bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
+CPUINFO = pathlib.Path("/proc/cpuinfo")
 PACKAGES = "jax jaxlib flax optax numpy torch timm grain tensorflow-datasets".split()
 
 
@@ -85,11 +93,15 @@ def environment() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
+        text = CPUINFO.read_text()
     except OSError:
         return platform.processor()
-    names = [line for line in text.splitlines() if line.startswith("model name")]
-    return names[0].partition(":")[2].strip() if names else platform.processor()
+    facts = [line.partition(":") for line in text.splitlines()]
+    first = {key.strip(): value.strip() for key, _, value in reversed(facts)}
+    name = first.get("model name", platform.processor())
+    flags = first.get("flags", "").split()
+    widest = [said for flag, said in VECTORS.items() if flag in flags]
+    return ", ".join([name, *widest[:1]])
 
 
 def measure(name: str, more: Sequence[str] = ()) -> dict[str, Any]:

@@ -98,25 +98,27 @@ def normalised_cut(
         begin = unit(project(jnp.where(usable, given, noise)))
 
     def step(carry, index):
-        basis, q = carry
+        basis, q, before = carry
         basis = jax.lax.dynamic_update_index_in_dim(basis, q, index, 1)
         z = _times(matrix, q)
         alpha = (z * q).sum(-1)
-        for _ in range(2):  # twice is enough, once is not
-            inside = jnp.einsum("bmn,bn->bm", basis, z, precision=EXACT)
-            z = z - jnp.einsum("bmn,bm->bn", basis, inside, precision=EXACT)
-            z = project(z)
+        # What is left along earlier vectors is rounding, and taken out once more.
+        z = z - alpha[:, None] * q - before
+        inside = jnp.einsum("bmn,bn->bm", basis, z, precision=EXACT)
+        z = z - jnp.einsum("bmn,bm->bn", basis, inside, precision=EXACT)
+        z = project(z)
         beta = jnp.linalg.norm(z, axis=-1)
         alive = beta > _EXHAUSTED
         beta = jnp.where(alive, beta, 0)
         q_next = jnp.where(alive[:, None], z, 0) / jnp.where(alive, beta, 1)[:, None]
         # A vector that is zero has no part in the result.
         alpha = jnp.where((q != 0).any(-1), alpha, _NEVER)
-        return (basis, q_next), (alpha, beta)
+        return (basis, q_next, beta[:, None] * q), (alpha, beta)
 
     # Derived from the input, so that it is divided over devices as the input is.
     empty = jnp.zeros_like(begin)[:, None, :] * jnp.zeros((1, steps, 1), jnp.float32)
-    (basis, _), (alpha, beta) = jax.lax.scan(step, (empty, begin), jnp.arange(steps))
+    carry = empty, begin, jnp.zeros_like(begin)
+    (basis, *_), (alpha, beta) = jax.lax.scan(step, carry, jnp.arange(steps))
     values, vectors = _tridiagonal(alpha.T, beta.T[:, :-1])
     v = jnp.einsum("bmn,bm->bn", basis, vectors[..., -1], precision=EXACT)
     third = values[:, -2] if steps > 1 else jnp.full_like(values[:, 0], _NEVER)

@@ -65,3 +65,26 @@ def test_a_benchmark_runs_in_a_process_and_what_it_skips_is_kept(
     assert found["exit"] == 1 and found["lines"] == [] == found["skipped"]
     assert "No module named" in capfd.readouterr().err
     assert {"date", "processor", "cores", "packages"} <= found["environment"].keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            "model\t: 6\nmodel name\t: A 1\nflags\t: fpu avx2\n\nmodel name: B",
+            "A 1, AVX2",
+        ),
+        (
+            "model name\t: A\nflags\t: avx2 avx512f avx512_bf16",
+            "A, AVX-512 with bfloat16",
+        ),
+        ("model name\t: A\nflags\t: amx_bf16 avx2 avx512_bf16", "A, AMX"),
+        ("model name\t: A\nflags\t: sse", "A"),
+    ],
+)
+def test_a_processor_is_known_by_its_name_and_what_it_can_multiply(
+    monkeypatch, tmp_path, text, named
+):
+    monkeypatch.setattr(run, "CPUINFO", tmp_path / "cpuinfo")
+    run.CPUINFO.write_text(text)
+    assert run.environment()["processor"] == named
